@@ -1,0 +1,1 @@
+"""The replicated state machines of a shard: pure, deterministic, the same on every replica."""
