@@ -1,0 +1,143 @@
+"""What nodes say to each other: one frame per peer and phase of a turn.
+
+    node -> node   0x01, msgpack [cluster, sender, boot, number, topology, address, [record, ...]]
+
+Frames from one node to another are numbered without gaps. A receiver that misses a number
+knows that records were lost, asks its own clients to repeat what may have been answered by
+the lost frame, and says `Lost` so that the sender's clients repeat what was asked in it.
+Nothing is ever queued for a peer that cannot be reached.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import msgspec
+
+VERSION = 1
+_VERSION_BYTE = bytes([VERSION])
+
+
+class PeerProtocolError(ValueError):
+    """These bytes are not a peer frame of this version."""
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Common ancestor of what stands in a peer frame."""
+
+
+class RaftRecord(Record, frozen=True, tag=1):
+    """A message of a Raft group, encoded by `raftlog.messages`."""
+
+    group: int
+    incarnation: int
+    message: bytes
+
+
+class Forward(Record, frozen=True, tag=2):
+    """Commands of clients at the sender, for a shard that the receiver leads or keeps."""
+
+    shard: int
+    commands: list[bytes]
+
+
+class Done(Record, frozen=True, tag=3):
+    """Operations without another answer that are done; `index` is the entry's."""
+
+    shard: int
+    index: int
+    sessions: list[tuple[int, list[int]]]  #: (session, seqs)
+
+
+class Value(Record, frozen=True, tag=4):
+    """The answer to one operation."""
+
+    shard: int
+    index: int
+    session: int
+    seq: int
+    value: Any
+
+
+class No(Record, frozen=True, tag=5):
+    """One operation is refused."""
+
+    shard: int
+    index: int
+    session: int
+    seq: int
+    code: int
+    text: str
+
+
+class Again(Record, frozen=True, tag=6):
+    """The shard does not know the operation's queue: route it again."""
+
+    shard: int
+    session: int
+    seq: int
+
+
+class Relay(Record, frozen=True, tag=7):
+    """Encoded answers for a client whose home the receiver is."""
+
+    session: int
+    answers: list[bytes]
+
+
+class Leads(Record, frozen=True, tag=8):
+    """The shards that the sender leads and serves, with its terms."""
+
+    shards: list[tuple[int, int]]  #: (shard, term)
+
+
+class Lost(Record, frozen=True, tag=9):
+    """Frames of the receiver did not arrive at the sender."""
+
+
+class Ask(Record, frozen=True, tag=10):
+    """A question about the sender's view that changes nothing."""
+
+    number: int
+    what: str
+
+
+class Told(Record, frozen=True, tag=11):
+    """The answer to `Ask`: plain data."""
+
+    number: int
+    value: Any
+
+
+AnyRecord: TypeAlias = (
+    RaftRecord | Forward | Done | Value | No | Again | Relay | Leads | Lost | Ask | Told
+)
+
+
+class PeerFrame(msgspec.Struct, frozen=True, array_like=True):
+    cluster: bytes
+    sender: str
+    boot: int
+    number: int
+    topology: int  #: the sender's applied index of shard 0
+    address: str  #: host:port where the sender serves clients
+    records: list[AnyRecord]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(PeerFrame)
+
+
+def encode_peer_frame(frame: PeerFrame) -> bytes:
+    """The bytes of one frame."""
+    return _VERSION_BYTE + _encoder.encode(frame)
+
+
+def decode_peer_frame(data: bytes) -> PeerFrame:
+    """Raise `PeerProtocolError` for anything that is not such a frame."""
+    if not data or data[0] != VERSION:
+        raise PeerProtocolError(f"a peer frame of version {data[0] if data else 'none'}")
+    try:
+        return _decoder.decode(memoryview(data)[1:])
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise PeerProtocolError(str(error)) from error
