@@ -1,0 +1,149 @@
+"""A shard: one Raft group and the machine that its entries drive.
+
+    commands -> inbox -> propose (leader) -> entry -> committed -> Machine.apply -> effects
+                  |
+                  +-- waits while this node's copy of the topology is older than the
+                      one by which a command was routed
+
+The leader is in service from the moment its own no-op is applied: only from then on are
+proposals made and effects carried out. What was applied before belongs to earlier leaders;
+clients hear of the new one and name what they hold and miss.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from broker.batch import Batch, encode_batch, index_of, offset_of
+from broker.machines.commands import AnyCommand, Enqueue, decode
+from broker.machines.effects import Effect
+from broker.machines.machine import Machine
+from raftlog.messages import Entry, EntryKind
+from raftlog.node import ProposalDropped, RawNode
+
+BATCHES_KEPT = 64
+"""Entries whose offset tables stay open for the bodies of their messages."""
+
+
+@dataclass(slots=True)
+class Applied:
+    """What one entry did: its effects are carried out only when `in_service`."""
+
+    index: int
+    commands: list[AnyCommand]
+    effects: list[Effect]
+    in_service: bool
+
+
+@dataclass(slots=True)
+class Inbox:
+    """Commands that wait to be proposed, in order, and how much they weigh."""
+
+    waiting: deque[tuple[int, bytes]] = field(default_factory=deque)
+    bytes: int = 0
+
+    def add(self, commands: Iterable[bytes], topology: int) -> None:
+        """`topology`: the applied index of shard 0 that must be reached first."""
+        for command in commands:
+            self.waiting.append((topology, command))
+            self.bytes += len(command)
+
+    def add_first(self, command: bytes) -> None:
+        self.waiting.appendleft((0, command))
+        self.bytes += len(command)
+
+    def take(self, topology: int, bytes_max: int, commands_max: int) -> list[bytes]:
+        """The commands of the next entry: at least one, if the first is ready."""
+        waiting, taken, size = self.waiting, [], 0
+        while waiting and waiting[0][0] <= topology and len(taken) < commands_max:
+            command = waiting[0][1]
+            if taken and size + len(command) > bytes_max:
+                break
+            waiting.popleft()
+            taken.append(command)
+            size += len(command)
+        self.bytes -= size
+        return taken
+
+    def put_back(self, commands: list[bytes]) -> None:
+        self.waiting.extendleft((0, command) for command in reversed(commands))
+        self.bytes += sum(map(len, commands))
+
+    def clear(self) -> None:
+        self.waiting.clear()
+        self.bytes = 0
+
+
+class Shard:
+    """One group's Raft node, machine and inbox on this node."""
+
+    def __init__(
+        self,
+        number: int,
+        raft: RawNode,
+        machine: Machine,
+        read_entry: Callable[[int], Entry],
+        *,
+        entry_bytes_max: int,
+        entry_commands_max: int,
+    ) -> None:
+        """`read_entry(index)` reads a log entry, wherever it is."""
+        self.number = number
+        self.raft = raft
+        self.machine = machine
+        self.inbox = Inbox()
+        self.applied = raft.applied
+        self.serving_term = 0  #: the own term whose no-op is applied; 0: not in service
+        self._read_entry = read_entry
+        self._entry_bytes_max = entry_bytes_max
+        self._entry_commands_max = entry_commands_max
+        self._batches: OrderedDict[int, Batch] = OrderedDict()
+
+    @property
+    def in_service(self) -> bool:
+        """Whether this node leads the shard and its own no-op is applied."""
+        return self.serving_term != 0 and self.serving_term == self.raft.term
+
+    def propose(self, now_ms: int, topology: int) -> None:
+        """Turn what waits into entries, as far as Raft takes them."""
+        while taken := self.inbox.take(topology, self._entry_bytes_max, self._entry_commands_max):
+            try:
+                self.raft.propose(encode_batch(now_ms, taken))
+            except ProposalDropped:
+                self.inbox.put_back(taken)
+                return
+
+    def retire(self) -> None:
+        """This node does not lead any more: clients repeat what was waiting."""
+        self.serving_term = 0
+        self.inbox.clear()
+
+    def apply(self, entry: Entry) -> Applied:
+        """Apply one committed entry."""
+        assert entry.index == self.applied + 1, (self.number, entry.index, self.applied)
+        self.applied = entry.index
+        if entry.kind != EntryKind.NORMAL or not entry.data:
+            return Applied(entry.index, [], [], self.in_service)
+        batch = self._keep(entry.index, Batch(entry.data))
+        commands = [decode(batch.command(offset)) for offset in range(batch.count)]
+        effects = self.machine.apply(entry.index, batch.now_ms, commands)
+        return Applied(entry.index, commands, effects, self.in_service)
+
+    def message(self, id: int) -> Enqueue:
+        """The command that carried a message, read from the log."""
+        index = index_of(id)
+        batch = self._batches.get(index)
+        if batch is None:
+            batch = self._keep(index, Batch(self._read_entry(index).data))
+        command = decode(batch.command(offset_of(id)))
+        assert isinstance(command, Enqueue), (self.number, id)
+        return command
+
+    def _keep(self, index: int, batch: Batch) -> Batch:
+        batches = self._batches
+        batches[index] = batch
+        if len(batches) > BATCHES_KEPT:
+            batches.popitem(last=False)
+        return batch
