@@ -23,7 +23,7 @@ from broker.machines.machine import Machine
 from raftlog.messages import Entry, EntryKind
 from raftlog.node import ProposalDropped, RawNode
 
-BATCHES_KEPT = 64
+BATCHES_KEPT = 16
 """Entries whose offset tables stay open for the bodies of their messages."""
 
 

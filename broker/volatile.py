@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from broker.batch import command_id
 from broker.machines.commands import AnyCommand, Enqueue, Purge, QueueDrop, SessionDown, Settle
-from broker.machines.effects import Effect
+from broker.machines.effects import Confirm, Effect
 from broker.machines.machine import Machine
 
 
@@ -31,7 +31,7 @@ class VolatileShard:
         if isinstance(command, Enqueue):
             command = self._admitted(command)
             if not command.queues:
-                return []
+                return [Confirm(command.session, command.seq)]
             self._bodies[command_id(self.index, 0)] = command
         effects = self.machine.apply(self.index, now_ms, [command])
         if isinstance(command, Settle):

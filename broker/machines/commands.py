@@ -310,3 +310,8 @@ def encode(command: Command) -> bytes:
 def decode(data: bytes | memoryview) -> AnyCommand:
     """The command in these bytes; `msgspec.DecodeError` when they are none."""
     return _decoder.decode(data)
+
+
+def encode_arguments(arguments: Arguments) -> bytes:
+    """The bytes of an arguments table: what its size limit counts."""
+    return _encoder.encode(arguments)
