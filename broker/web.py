@@ -1,0 +1,112 @@
+"""The node's HTTP side: is it alive, does it serve, what does it know, what has it counted.
+
+    GET /health    200 while the process and its loop live; asks nothing of the cluster
+    GET /ready     200 {"ready": true}, or 503 {"ready": false, "reason": "..."}
+    GET /status    the node's `NodeStatus` as JSON
+    GET /metrics   for Prometheus
+
+Everything else is an error in JSON: {"error": "..."}. A node that waits for its quorum is
+healthy and not ready: restarting it would not help.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import msgspec
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from broker.metrics import CONTENT_TYPE, Counters, exposition, registry_for
+from broker.status import NodeStatus, encode_status
+
+logger = logging.getLogger(__name__)
+
+SHUTDOWN_S = 1.0
+"""How long open HTTP connections may still be served when the node stops."""
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class EngineView(Protocol):
+    """What HTTP shows of a node."""
+
+    @property
+    def counters(self) -> Counters: ...
+
+    def status(self) -> NodeStatus: ...
+
+    def readiness(self) -> tuple[bool, str]:
+        """Whether clients are served, and why not."""
+        ...
+
+
+async def start_web(engine_view: EngineView, host: str, port: int) -> web.AppRunner:
+    """Serve in the running loop until the runner's `cleanup()`. OSError: cannot listen there."""
+    runner = web.AppRunner(application(engine_view), access_log=None, shutdown_timeout=SHUTDOWN_S)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError:
+        await runner.cleanup()
+        raise
+    return runner
+
+
+def application(engine_view: EngineView) -> web.Application:
+    """The application without a socket, as tests use it."""
+    pages = _Pages(engine_view)
+    app = web.Application(middlewares=[_json_errors])
+    app.router.add_get("/health", pages.health)
+    app.router.add_get("/ready", pages.ready)
+    app.router.add_get("/status", pages.status)
+    app.router.add_get("/metrics", pages.metrics)
+    return app
+
+
+class _Pages:
+    __slots__ = ("_registry", "_view")
+
+    def __init__(self, view: EngineView) -> None:
+        self._view = view
+        self._registry: CollectorRegistry = registry_for(view)
+
+    async def health(self, request: web.Request) -> web.Response:
+        return _json({"alive": True})
+
+    async def ready(self, request: web.Request) -> web.Response:
+        ready, reason = self._view.readiness()
+        if ready:
+            return _json({"ready": True})
+        return _json({"ready": False, "reason": reason}, status=503)
+
+    async def status(self, request: web.Request) -> web.Response:
+        return web.Response(
+            body=encode_status(self._view.status()), content_type="application/json"
+        )
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        return web.Response(body=exposition(self._registry), headers={"Content-Type": CONTENT_TYPE})
+
+
+@web.middleware
+async def _json_errors(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        answer = _json({"error": f"{error.reason}: {request.path}"}, status=error.status)
+        if "Allow" in error.headers:
+            answer.headers["Allow"] = error.headers["Allow"]
+        return answer
+    except Exception:
+        # The edge of this task: a page that fails must not end the node, and must be seen.
+        logger.exception("%s %s failed", request.method, request.path)
+        return _json({"error": "this page failed; the node's log says why"}, status=500)
+
+
+def _json(value: dict[str, bool | str], *, status: int = 200) -> web.Response:
+    return web.Response(
+        body=msgspec.json.encode(value), status=status, content_type="application/json"
+    )
