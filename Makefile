@@ -1,0 +1,67 @@
+# On a fresh machine with Python and make alone, every target first makes its own .venv.
+# VENV=/some/where uses another one (the CI does); PYTHON=python3.12 makes it with another Python.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PACKAGES := raftlog broker kombu_transport
+CODE := $(PACKAGES) $(wildcard tests examples deploy)
+# Ends a run that hangs in spite of the limit on every single test.
+TEST_LIMIT ?= 40m
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test check lint types imports fast-tests bench test-containers format clean
+
+help:
+	@echo "make demo             three nodes and a Celery worker on this machine, and a node killed"
+	@echo "make check            format, lint, types, imports and the fast tests: about a minute"
+	@echo "make test             the whole test suite"
+	@echo "make bench            throughput and latency on this machine"
+	@echo "make test-containers  a cluster in containers; needs a container engine"
+	@echo "make format           put the code into its one format"
+	@echo "make clean            remove what was built and cached; the environment stays"
+
+venv: $(STAMP)
+
+# Made again when what is to be installed has changed.
+$(STAMP): setup.cfg pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/raftmq demo
+
+check: lint types imports fast-tests
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+imports: $(STAMP)
+	$(BIN)/lint-imports --config setup.cfg
+
+fast-tests: $(STAMP)
+	$(BIN)/python -m pytest -q -m "not slow and not containers" tests/raftlog tests/broker
+
+test: $(STAMP)
+	timeout --kill-after=30s $(TEST_LIMIT) $(BIN)/python -m pytest -q -m "not containers" --durations=15 tests
+
+bench: $(STAMP)
+	$(BIN)/python -m tests.bench
+
+test-containers: $(STAMP)
+	PATH="$(abspath $(BIN)):$$PATH" bash deploy/test_containers.sh
+
+format: $(STAMP)
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/ruff check --fix $(CODE)
+
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
