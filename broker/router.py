@@ -175,6 +175,10 @@ class Router:
             return RefusedAnswer(
                 seq, Code.CONTENT_TOO_LARGE, f"{text} {limits.body_bytes_max} (body_bytes_max)"
             )
+        if len(key) + len(operation.exchange) > limits.name_bytes_max // 4:
+            fault = self._fault(operation)
+            if fault is not None:
+                return fault
         if not 0 <= operation.priority <= 9:
             text = f"priority {operation.priority} is not between 0 and 9"
             return RefusedAnswer(seq, Code.INVALID_ARGUMENT, text)

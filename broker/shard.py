@@ -22,6 +22,7 @@ from broker.machines.effects import Effect
 from broker.machines.machine import Machine
 from raftlog.messages import Entry, EntryKind
 from raftlog.node import ProposalDropped, RawNode
+from raftlog.raft import Role
 
 BATCHES_KEPT = 16
 """Entries whose offset tables stay open for the bodies of their messages."""
@@ -104,7 +105,8 @@ class Shard:
     @property
     def in_service(self) -> bool:
         """Whether this node leads the shard and its own no-op is applied."""
-        return self.serving_term != 0 and self.serving_term == self.raft.term
+        raft = self.raft
+        return self.serving_term == raft.term and raft.role is Role.LEADER and raft.term != 0
 
     def propose(self, now_ms: int, topology: int) -> None:
         """Turn what waits into entries, as far as Raft takes them."""

@@ -1,0 +1,221 @@
+"""A node: the loop around the engine that touches sockets, disk and clock.
+
+    readable -> drain -> begin -> send -> write (one transaction) -> end -> send -> again?
+
+While a write runs, frames pile up in ZeroMQ's queues, and the next turn is a larger batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+from broker.config import Config, raft_id
+from broker.engine import Engine, Write
+from broker.ring import replicas_of
+from broker.transport import Transport
+from broker.web import start_web
+from raftlog.lmdb_store import GroupWrite, Identity, LmdbStore
+
+FRAMES_PER_TURN = 2000
+ROUNDS_PER_TURN = 8
+log = logging.getLogger("raftmq.node")
+
+
+class Node:
+    """One broker process. `run()` returns its exit code."""
+
+    def __init__(self, config: Config) -> None:
+        """Open the data directory and the sockets; raise `ConfigError` or a `StoreError`.
+
+        The sockets come first: a node that cannot listen touches no data.
+        """
+        self.config = config
+        self._transport = Transport(config)
+        try:
+            self._store = _open_store(config)
+        except BaseException:
+            self._transport.close()
+            raise
+        self.engine = Engine(
+            config,
+            boot=time.time_ns(),
+            now_ms=_now_ms(),
+            storages={group: self._store.group(group) for group in _groups(config)},
+            random=random.Random(),
+            log=_limited_log(),
+        )
+        self._scheduled = False
+        self._exit: asyncio.Future[int] | None = None
+
+    async def run(self) -> int:
+        """Serve until SIGTERM or SIGINT (0), or until the disk or an assertion fails (1)."""
+        loop = asyncio.get_running_loop()
+        self._exit = loop.create_future()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop, 0)
+        for fd in self._transport.fds():
+            loop.add_reader(fd, self._wake)
+        web = await start_web(self.engine, self.config.http_host, self.config.http_port)
+        _calm_garbage_collector()
+        self._loop = loop
+        self._next_tick = loop.time()
+        self._tick()
+        log.info(
+            "node %s serves clients on %s, peers on port %d, HTTP on port %d, data in %s",
+            self.config.node_id,
+            self.config.client_address,
+            self.config.peer_port,
+            self.config.http_port,
+            self.config.data_dir,
+        )
+        try:
+            return await self._exit
+        finally:
+            for fd in self._transport.fds():
+                loop.remove_reader(fd)
+            await web.cleanup()
+            self._transport.close()
+            self._store.close()
+
+    def _stop(self, code: int) -> None:
+        if self._exit is not None and not self._exit.done():
+            self._exit.set_result(code)
+
+    def _tick(self) -> None:
+        if self._exit is None or self._exit.done():
+            return
+        self.engine.tick(_now_ms())
+        self._next_tick = max(self._next_tick + self.config.tick_ms / 1000, self._loop.time())
+        self._loop.call_at(self._next_tick, self._tick)
+        self._turn()
+
+    def _wake(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """One turn; what comes in meanwhile is for the next."""
+        self._scheduled = False
+        if self._exit is None or self._exit.done():
+            return
+        try:
+            self._receive()
+            for _ in range(ROUNDS_PER_TURN):
+                self._round()
+                if not self.engine.has_work():
+                    break
+            if self.engine.has_work() or self._transport.is_readable():
+                self._wake()
+        except Exception:
+            # A failed commit, or our own bug: a replica that goes on wrongly is worse than none.
+            log.exception("node %s stops; the other nodes go on", self.config.node_id)
+            self._stop(1)
+
+    def _receive(self) -> None:
+        engine, transport = self.engine, self._transport
+        for node in transport.resets():
+            engine.peer_reset(node)
+        for _, frame in transport.receive(transport.peers, FRAMES_PER_TURN):
+            engine.peer_frame(frame)
+        for identity, frame in transport.receive(transport.clients, FRAMES_PER_TURN):
+            engine.client_frame(identity, frame)
+
+    def _round(self) -> None:
+        engine = self.engine
+        writes = engine.begin(_now_ms())
+        self._send()
+        if writes:
+            self._write(writes)
+        engine.end()
+        self._send()
+        for identity, frame in engine.client_frames():
+            if not self._transport.send_client(identity, frame):
+                engine.client_lost(identity)
+
+    def _send(self) -> None:
+        for node, frame in self.engine.peer_frames():
+            self._transport.send_peer(node, frame)
+
+    def _write(self, writes: list[Write]) -> None:
+        start = time.perf_counter()
+        self._store.write(
+            [GroupWrite(write.group, write.hard_state, write.entries) for write in writes]
+        )
+        self.engine.counters.commits += 1
+        self.engine.counters.commit_seconds += time.perf_counter() - start
+
+
+def _groups(config: Config) -> list[int]:
+    """The groups of which this node keeps a replica."""
+    return [g for g, replicas in _replicas(config).items() if config.node_id in replicas]
+
+
+def _replicas(config: Config) -> dict[int, tuple[str, ...]]:
+    nodes = [peer.id for peer in config.cluster_nodes]
+    return {g: replicas_of(g, nodes, config.replication_factor) for g in range(config.shards)}
+
+
+def _open_store(config: Config) -> LmdbStore:
+    replicas = _replicas(config)
+    voters = {g: tuple(map(raft_id, replicas[g])) for g in _groups(config)}
+    return LmdbStore.open(
+        Path(config.data_dir),
+        Identity(config.cluster_id, config.node_id),
+        voters,
+        map_bytes=config.store_bytes_max,
+        cache_bytes=config.cache_bytes_max,
+    )
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _limited_log(per_second: int = 20) -> "_LimitedLog":
+    return _LimitedLog(per_second)
+
+
+class _LimitedLog:
+    """Log lines of the engine, so many a second: nobody fills the disk by sending rubbish."""
+
+    def __init__(self, per_second: int) -> None:
+        self._per_second = per_second
+        self._second = 0
+        self._count = 0
+
+    def __call__(self, text: str) -> None:
+        second = int(time.monotonic())
+        if second != self._second:
+            if self._count > self._per_second:
+                log.warning("%d similar lines were left out", self._count - self._per_second)
+            self._second, self._count = second, 0
+        self._count += 1
+        if self._count <= self._per_second:
+            log.info(text)
+
+
+def _calm_garbage_collector() -> None:
+    """What lives now lives long; cycles are rare here, and a full collection stalls a turn."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
+def run_node(config: Config) -> int:
+    """Run a node in this process until it ends; its exit code."""
+    import uvloop
+
+    logging.basicConfig(
+        level=os.environ.get("RAFTMQ_LOG_LEVEL", "INFO").upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    node = Node(config)
+    return uvloop.run(node.run())

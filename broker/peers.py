@@ -1,0 +1,79 @@
+"""The other nodes, as this one knows them, and what waits to be sent to each.
+
+Records for a peer are gathered through a phase of a turn and leave in one frame. What cannot
+leave is dropped, never kept: its number is used up, so the receiver notices the gap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from broker.peer_protocol import AnyRecord, Done, Forward, PeerFrame, Relay, encode_peer_frame
+
+
+@dataclass(slots=True)
+class Peer:
+    """One other node."""
+
+    node: str
+    raft_id: int
+    boot: int = 0  #: of its last frame; 0: never heard
+    number_in: int = 0
+    number_out: int = 0
+    heard_ms: int = -1_000_000_000
+    address: str = ""  #: where it serves clients
+    records: list[AnyRecord] = field(default_factory=list)
+    forwards: dict[int, list[bytes]] = field(default_factory=dict)
+    relays: dict[int, list[bytes]] = field(default_factory=dict)
+    done: dict[tuple[int, int], dict[int, list[int]]] = field(default_factory=dict)
+
+    def confirm(self, shard: int, index: int, session: int, seq: int) -> None:
+        """An operation of a session at home there is done."""
+        sessions = self.done.get((shard, index))
+        if sessions is None:
+            sessions = self.done[shard, index] = {}
+        seqs = sessions.get(session)
+        if seqs is None:
+            sessions[session] = [seq]
+        else:
+            seqs.append(seq)
+
+    def relay(self, session: int, answer: bytes) -> None:
+        """An encoded answer for a session at home there."""
+        answers = self.relays.get(session)
+        if answers is None:
+            self.relays[session] = [answer]
+        else:
+            answers.append(answer)
+
+    def forward(self, shard: int, command: bytes) -> None:
+        """A command for a shard that is led, or kept, there."""
+        commands = self.forwards.get(shard)
+        if commands is None:
+            self.forwards[shard] = [command]
+        else:
+            commands.append(command)
+
+    def frame(self, cluster: bytes, sender: str, boot: int, topology: int, address: str) -> bytes:
+        """Everything that waits, in the order in which it makes sense; b"" for nothing.
+
+        Deliveries come before confirms: a cancel is confirmed after the last delivery.
+        """
+        records = self.records
+        if self.relays:
+            records += [Relay(session, answers) for session, answers in self.relays.items()]
+            self.relays = {}
+        if self.forwards:
+            records += [Forward(shard, commands) for shard, commands in self.forwards.items()]
+            self.forwards = {}
+        if self.done:
+            for (shard, index), sessions in self.done.items():
+                records.append(Done(shard, index, list(sessions.items())))
+            self.done = {}
+        if not records:
+            return b""
+        self.records = []
+        self.number_out += 1
+        return encode_peer_frame(
+            PeerFrame(cluster, sender, boot, self.number_out, topology, address, records)
+        )

@@ -1,0 +1,136 @@
+"""The node's ZeroMQ sockets: one ROUTER for clients, one ROUTER and a DEALER each for peers.
+
+    clients  ROUTER  bind          identity, frame
+    peers    ROUTER  bind          identity, frame      only received from
+             DEALER  connect x n            frame       only sent to
+
+ZeroMQ's file descriptors are edge-triggered: after every receive and every send the events
+must be looked at again. `receive` therefore drains until EAGAIN, and `is_readable` is asked at
+the end of a turn. A ROUTER does not say that a peer has gone: heartbeats of libzmq's own thread
+close dead links, and a send to a closed one fails (`ROUTER_MANDATORY`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from broker.config import Config
+from broker.errors import ConfigError
+
+HEARTBEAT_MS = 1000
+COPY_BYTES = 65_536
+"""Frames from this size on are handed to libzmq without a copy."""
+
+
+class Transport:
+    """All sockets of a node. Not thread-safe; the loop owns it."""
+
+    def __init__(self, config: Config) -> None:
+        """Bind and connect; raise `ConfigError` when an address cannot be had."""
+        self._context = zmq.Context(1)
+        self._dealers: dict[str, zmq.Socket[bytes]] = {}
+        self._monitors: dict[int, tuple[str, zmq.Socket[bytes]]] = {}
+        try:
+            self.clients = self._router(config, config.host, config.port, "port")
+            self.peers = self._router(config, config.peer_host, config.peer_port, "peer-port")
+            self.peers.maxmsgsize = -1  # peers batch; what they may send is bounded by Raft's limits
+            for peer in config.cluster_nodes:
+                if peer.id != config.node_id:
+                    self._connect(config, peer.id, peer.host, peer.peer_port)
+        except BaseException:
+            self.close()
+            raise
+
+    def _router(self, config: Config, host: str, port: int, option: str) -> zmq.Socket[bytes]:
+        socket = self._context.socket(zmq.ROUTER)
+        self._set_up(socket, config)
+        socket.router_mandatory = 1
+        socket.router_handover = 1
+        socket.maxmsgsize = config.frame_bytes_max
+        try:
+            socket.bind(f"tcp://{host}:{port}")
+        except zmq.ZMQError as error:
+            socket.close(0)
+            raise ConfigError(
+                f"cannot listen on {host}:{port} ({error.strerror or error}): "
+                f"choose another --{option}, or end the process that uses it"
+            ) from error
+        return socket
+
+    @staticmethod
+    def _set_up(socket: zmq.Socket[bytes], config: Config) -> None:
+        socket.linger = 0
+        socket.rcvhwm = 0  # bounded by windows and by Raft's inflight limits
+        socket.sndhwm = 0
+        socket.heartbeat_ivl = HEARTBEAT_MS
+        socket.heartbeat_timeout = config.link_lost_ms
+        socket.heartbeat_ttl = config.link_lost_ms
+        socket.setsockopt(zmq.IPV6, 1)
+
+    def _connect(self, config: Config, node: str, host: str, port: int) -> None:
+        socket = self._context.socket(zmq.DEALER)
+        self._set_up(socket, config)
+        socket.immediate = 1  # nothing is queued for a peer that is away
+        socket.reconnect_ivl = 50
+        socket.reconnect_ivl_max = 500
+        socket.connect_timeout = 1000
+        monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        socket.connect(f"tcp://{host}:{port}")
+        self._dealers[node] = socket
+        self._monitors[monitor.fd] = (node, monitor)
+
+    def fds(self) -> list[int]:
+        """The file descriptors to watch for reading."""
+        return [self.clients.fd, self.peers.fd, *self._monitors]
+
+    def is_readable(self) -> bool:
+        """Whether something came in; also arms the edge-triggered descriptors again."""
+        return bool((self.clients.events | self.peers.events) & zmq.POLLIN)
+
+    def receive(self, socket: zmq.Socket[bytes], count_max: int) -> Iterator[tuple[bytes, bytes]]:
+        """(identity, frame) of what waits on a ROUTER, up to `count_max`."""
+        receive = socket.recv_multipart
+        for _ in range(count_max):
+            try:
+                parts = receive(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            # Anything but two parts was not sent by ours: an empty frame is malformed above.
+            yield parts[0], parts[1] if len(parts) == 2 else b""
+
+    def resets(self) -> list[str]:
+        """Peers whose link was reset since the last call."""
+        nodes = []
+        for node, monitor in self._monitors.values():
+            while monitor.events & zmq.POLLIN:
+                recv_monitor_message(monitor, zmq.NOBLOCK)
+                nodes.append(node)
+        return nodes
+
+    def send_peer(self, node: str, frame: bytes) -> None:
+        """Send, or drop when the peer is not connected."""
+        try:
+            self._dealers[node].send(frame, zmq.NOBLOCK, copy=len(frame) < COPY_BYTES)
+        except zmq.Again:
+            pass
+
+    def send_client(self, identity: bytes, frame: bytes) -> bool:
+        """Send; False when this client cannot be reached any more."""
+        try:
+            self.clients.send(identity, zmq.SNDMORE | zmq.NOBLOCK)
+            self.clients.send(frame, zmq.NOBLOCK, copy=len(frame) < COPY_BYTES)
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                raise
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close everything at once; nothing lingers."""
+        for node, monitor in self._monitors.values():
+            self._dealers[node].disable_monitor()
+            monitor.close(0)
+        self._context.destroy(linger=0)
