@@ -19,7 +19,8 @@ class Deliver(NamedTuple):
     consumer: int
     queue: int
     id: int  #: of the message: (index, offset) of the command that carried it
-    count: int  #: how often it has been delivered, this time included; > 1 is a redelivery
+    #: how often it has been delivered, this time included; > 1 is a redelivery
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody misses here
 
 
 class Fetched(NamedTuple):
@@ -29,7 +30,7 @@ class Fetched(NamedTuple):
     seq: int
     queue: int
     id: int
-    count: int
+    count: int  # type: ignore[assignment]  # as above
     ready: int  #: messages that are still ready
 
 
