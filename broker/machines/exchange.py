@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import TypeAlias
 
 import msgspec
@@ -107,5 +108,8 @@ class Exchange:
 
 
 def _tag(arguments: Arguments | None) -> bytes:
-    """Arguments as a key: equal ones have the same bytes."""
-    return msgspec.msgpack.encode(arguments, order="deterministic") if arguments else b""
+    """Arguments as a key: the same bytes for the same ones, in whatever order they came."""
+    # Deeper levels keep their order: their keys need not be strings, nor comparable.
+    return (
+        msgspec.msgpack.encode(sorted(arguments.items(), key=itemgetter(0))) if arguments else b""
+    )

@@ -188,17 +188,19 @@ class Machine:
         )
 
     def restore(self, data: bytes) -> None:
-        """Become the machine that made this snapshot. Only on a machine fresh from the start.
+        """Become the machine that made this snapshot, an earlier or a later one.
 
-        `msgspec.DecodeError` when the bytes are no snapshot.
+        `topology` and `registry` stay the objects they are, for those who look at them.
+        `msgspec.DecodeError` when the bytes are no snapshot; then nothing has changed.
         """
-        assert self.applied == 0 and not self._queues and not self._sessions
         state = _decoder.decode(data)
         assert state.format == FORMAT, f"a snapshot of format {state.format}"
         assert state.shard == self.shard, f"a snapshot of shard {state.shard} at {self.shard}"
         self.applied, self.now_ms = state.applied, state.now_ms
         self.topology.load(state.topology)
         self.registry.load(state.registry)
+        self._queues.clear()
+        self._sessions.clear()
         keepers: dict[tuple[int, int, int], Consumer] = {}
         for queue in state.queues:
             self._queues[queue.id], kept = queue_from(queue)

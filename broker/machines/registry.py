@@ -106,8 +106,9 @@ class Registry:
         return list(self._records.values())
 
     def load(self, records: list[SessionRecord]) -> None:
-        """Into an empty registry."""
-        assert not self._records
+        """Be as it was then, whatever is here now."""
+        self._records.clear()
+        self._by_token.clear()
         for record in records:
             self._keep(record)
 

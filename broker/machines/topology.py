@@ -152,12 +152,12 @@ class Topology:
         if name == "":
             return Refusal(Code.ACCESS_REFUSED, "the default exchange cannot be declared")
         if command.kind not in KINDS:
-            text = f"exchange {name!r}: there is no kind {command.kind!r}, only {', '.join(KINDS)}"
+            text = f"exchange '{name}': there is no kind '{command.kind}', only {', '.join(KINDS)}"
             return Refusal(Code.COMMAND_INVALID, text)
         if exchange is not None:
             return _difference(exchange.record, command)
         if name.startswith(_RESERVED):
-            return Refusal(Code.ACCESS_REFUSED, f"names like {name!r} are the broker's own")
+            return Refusal(Code.ACCESS_REFUSED, f"names like '{name}' are the broker's own")
         if refusal := self._too_long("exchange name", name):
             return refusal
         if self._exchange_count >= self._limits.exchanges_max:
@@ -180,12 +180,12 @@ class Topology:
         """One that is not there is as good as deleted."""
         name = command.name
         if name in _PREDECLARED:
-            return Refusal(Code.ACCESS_REFUSED, f"the predeclared exchange {name!r} stays")
+            return Refusal(Code.ACCESS_REFUSED, f"the predeclared exchange '{name}' stays")
         exchange = self._exchange(vhost, name)
         if exchange is None:
             return None
         if command.if_unused and exchange.bindings:
-            return Refusal(Code.PRECONDITION_FAILED, f"exchange {name!r} has bindings")
+            return Refusal(Code.PRECONDITION_FAILED, f"exchange '{name}' has bindings")
         for key, (_, queue), _ in exchange.all_bindings():
             self._bound[queue].pop((name, key), None)  # may stand for several bindings
             self._binding_count -= 1
@@ -295,8 +295,10 @@ class Topology:
         )
 
     def load(self, state: TopologyState) -> None:
-        """Into an empty topology."""
-        assert not self._vhosts
+        """Be as it was then, whatever is here now."""
+        for books in (self._vhosts, self._queues, self._owned, self._bound):
+            books.clear()
+        self._exchange_count = self._binding_count = 0
         for exchange in state.exchanges:
             self._add_exchange(exchange)
         for queue in state.queues:
@@ -368,11 +370,7 @@ class Topology:
             if (record.flags ^ command.flags) & flag:
                 has, wants = bool(record.flags & flag), bool(command.flags & flag)
                 return _inequivalent("queue", record.name, field_name, has, wants)
-        if record.arguments != (command.arguments or None):
-            return _inequivalent(
-                "queue", record.name, "arguments", record.arguments, command.arguments
-            )
-        return record
+        return _other_arguments("queue", record, command) or record
 
     def _ends(self, vhost: str, command: Bind | Unbind) -> tuple[QueueRecord, Exchange] | Refusal:
         """What a binding connects."""
@@ -395,8 +393,7 @@ class Topology:
         return shard
 
     def _too_long(self, what: str, name: str) -> Refusal | None:
-        # surrogatepass: a lone surrogate is bad taste, but must not stop a replica
-        length = len(name.encode("utf-8", "surrogatepass"))
+        length = len(name.encode())
         if length <= self._limits.name_bytes_max:
             return None
         text = f"the {what} has {length} bytes; {self._limits.name_bytes_max} are allowed"
@@ -424,31 +421,48 @@ def _difference(record: ExchangeRecord, command: ExchangeDeclare) -> Refusal | N
         ("durable", record.durable, command.durable),
         ("auto_delete", record.auto_delete, command.auto_delete),
         ("internal", record.internal, command.internal),
-        ("arguments", record.arguments, command.arguments or None),
     ):
         if has != wants:
             return _inequivalent("exchange", record.name, name, has, wants)
-    return None
+    return _other_arguments("exchange", record, command)
 
 
-def _inequivalent(what: str, name: str, field_name: str, has: object, wants: object) -> Refusal:
-    text = f"{what} {name!r} exists with {field_name} {has!r}, and {wants!r} was asked for"
+# A refusal's text is remembered, so it must be the same on every replica: no repr, which may
+# name addresses, and changes with the Python that prints it.
+
+
+def _inequivalent(
+    what: str, name: str, field_name: str, has: str | bool, wants: str | bool
+) -> Refusal:
+    text = f"{what} '{name}' exists with {field_name} {has}, and {wants} was asked for"
+    return Refusal(Code.PRECONDITION_FAILED, text)
+
+
+def _other_arguments(
+    what: str, record: ExchangeRecord | QueueRecord, command: ExchangeDeclare | QueueDeclare
+) -> Refusal | None:
+    has, wants = record.arguments or {}, command.arguments or {}
+    other = [key for key in (*has, *wants) if key not in has or key not in wants]
+    other += [key for key in has if key in wants and has[key] != wants[key]]
+    if not other:
+        return None
+    text = f"{what} '{record.name}' exists with other arguments: '{other[0]}' differs"
     return Refusal(Code.PRECONDITION_FAILED, text)
 
 
 def _locked(record: QueueRecord, session: int) -> Refusal | None:
     if record.owner in (0, session):
         return None
-    text = f"queue {record.name!r} is exclusive to another session"
+    text = f"queue '{record.name}' is exclusive to another session"
     return Refusal(Code.RESOURCE_LOCKED, text)
 
 
 def _no_queue(vhost: str, name: str) -> Refusal:
-    return Refusal(Code.NOT_FOUND, f"there is no queue {name!r} in virtual host {vhost!r}")
+    return Refusal(Code.NOT_FOUND, f"there is no queue '{name}' in virtual host '{vhost}'")
 
 
 def _no_exchange(vhost: str, name: str) -> Refusal:
-    return Refusal(Code.NOT_FOUND, f"there is no exchange {name!r} in virtual host {vhost!r}")
+    return Refusal(Code.NOT_FOUND, f"there is no exchange '{name}' in virtual host '{vhost}'")
 
 
 def _exhausted(what: str, limit: int) -> Refusal:
