@@ -1,17 +1,18 @@
 """Everything the Raft core can refuse or find wrong.
 
-    RaftError
-      ConfigError          a setting is wrong, or asks for what is not supported
-      ProposalDropped      nothing was appended; `reason` says why
-      ReadRefused          no read round was begun; `reason` says why
-      ChangeInvalid        a membership change that makes no sense now
-      StorageError         what a `Storage` answers instead of an entry, a term or a snapshot
-        Compacted · Unavailable · SnapshotUnavailable · SnapshotOutOfDate
+RaftError
+  ConfigError          a setting is wrong, or asks for what is not supported
+  ProposalDropped      nothing was appended; `reason` says why
+  ReadRefused          no read round was begun; `reason` says why
+  ChangeInvalid        a membership change that makes no sense now
+  StorageError         what a `Storage` answers instead of an entry, a term or a snapshot
+    Compacted · Unavailable · SnapshotUnavailable · SnapshotOutOfDate
 """
 
 from __future__ import annotations
 
 from enum import Enum
+from typing import NoReturn
 
 
 class RaftError(Exception):
@@ -71,3 +72,8 @@ class SnapshotUnavailable(StorageError):
 
 class SnapshotOutOfDate(StorageError):
     """The storage holds a newer snapshot, or nothing that old, already."""
+
+
+def assert_never(value: NoReturn) -> NoReturn:
+    """The end of a closed `match`; `typing` has it only since Python 3.11."""
+    raise AssertionError(f"not expected here: {value!r}")

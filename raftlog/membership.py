@@ -11,11 +11,10 @@ majority of the new voters and one of the old.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import NoReturn
 
 import msgspec
 
-from raftlog.errors import ChangeInvalid
+from raftlog.errors import ChangeInvalid, assert_never
 from raftlog.messages import Membership
 
 
@@ -82,9 +81,7 @@ def is_voter(membership: Membership, node: int) -> bool:
 
 def members(membership: Membership) -> tuple[int, ...]:
     """Everybody to whom the log is replicated, sorted."""
-    return tuple(
-        sorted({*membership.voters, *membership.outgoing, *membership.learners})
-    )
+    return tuple(sorted({*membership.voters, *membership.outgoing, *membership.learners}))
 
 
 def next_membership(current: Membership, change: Change) -> Membership:
@@ -155,7 +152,7 @@ def _take_steps(current: Membership, steps: tuple[Step, ...]) -> Membership:
             case StepKind.REMOVE:
                 pass
             case _:
-                _unreachable(step.kind)
+                assert_never(step.kind)
     after = Membership(
         voters=tuple(sorted(voters)),
         outgoing=current.outgoing,
@@ -164,7 +161,3 @@ def _take_steps(current: Membership, steps: tuple[Step, ...]) -> Membership:
     )
     validate(after)
     return after
-
-
-def _unreachable(kind: NoReturn) -> NoReturn:
-    raise AssertionError(kind)
