@@ -86,9 +86,10 @@ from broker.shard import Applied, Shard
 from broker.status import NodeStatus, PeerStatus, ShardStatus
 from broker.version import __version__
 from broker.volatile import VolatileShard
+from raftlog.chance import Chance
 from raftlog.config import Config as RaftConfig
-from raftlog.config import Random
-from raftlog.messages import Entry, HardState, decode_message, encode_message
+from raftlog.errors import ReadRefused
+from raftlog.messages import Entry, HardState, MessageInvalid, decode_message, encode_message
 from raftlog.node import RawNode
 from raftlog.raft import Role
 from raftlog.ready import Ready
@@ -133,7 +134,7 @@ class Engine:
         boot: int,
         now_ms: int,
         storages: Mapping[int, GroupStorage],
-        random: Random,
+        random: Chance,
         log: Callable[[str], None] = lambda text: None,
     ) -> None:
         """`boot` differs at every start of the node; `storages` has the groups it keeps."""
@@ -184,7 +185,7 @@ class Engine:
 
     # --- setting up -----------------------------------------------------------------------
 
-    def _open(self, number: int, storage: GroupStorage, random: Random) -> Shard:
+    def _open(self, number: int, storage: GroupStorage, random: Chance) -> Shard:
         config = self.config
         raft = RawNode(
             RaftConfig(
@@ -194,7 +195,7 @@ class Engine:
                 max_entry_bytes_per_message=config.entry_bytes_max,
                 max_uncommitted_bytes=config.unconfirmed_bytes_max,
                 eager_commit=number == TOPOLOGY,
-                random=random,
+                rng=random,
             ),
             storage,
         )
@@ -302,6 +303,7 @@ class Engine:
         self.now_ms = now_ms
         for shard in self.shards.values():
             shard.raft.tick()
+            shard.full = False
         if self._is_due("hello", HELLO_AGAIN_MS):
             self._ask_again()
         if self._is_due("leads", LEADS_MS):
@@ -326,9 +328,9 @@ class Engine:
 
     def has_work(self) -> bool:
         """Whether a turn would do anything."""
+        topology = self._topology.applied
         return any(
-            shard.raft.has_ready() or (shard.inbox.waiting and shard.in_service)
-            for shard in self.shards.values()
+            shard.raft.has_ready() or shard.can_propose(topology) for shard in self.shards.values()
         )
 
     def begin(self, now_ms: int) -> list[Write]:
@@ -339,7 +341,7 @@ class Engine:
         for number, shard in self.shards.items():
             raft = shard.raft
             if shard.in_service:
-                if shard.inbox.waiting:
+                if shard.can_propose(topology):
                     shard.propose(now_ms, topology)
             elif shard.serving_term:
                 shard.retire()
@@ -558,7 +560,10 @@ class Engine:
         if self._stale:
             self._read_count += 1
             self._reads[self._read_count], self._stale = self._stale, []
-            self._topology.raft.read_index(self._read_count)
+            try:
+                self._topology.raft.read_index(self._read_count)
+            except ReadRefused:
+                pass  # nobody leads: `_ask_again` does so
         later = []
         for context, index in self._read_indexes:
             if index > self._topology.applied:
@@ -646,7 +651,7 @@ class Engine:
             case RaftRecord(group=group, incarnation=incarnation, message=message):
                 shard = self.shards.get(group)
                 if shard is not None and incarnation == INCARNATION:
-                    shard.raft.step(decode_message(message))
+                    self._step(peer, shard, message)
             case Forward(shard=number, commands=commands):
                 self._forwarded(number, commands, frame.topology)
             case Relay(session=session, answers=answers):
@@ -672,6 +677,16 @@ class Engine:
                 peer.records.append(Told(number, self._tell(what)))
             case Told(number=number, value=value):
                 self._told(number, peer.node, value)
+
+    def _step(self, peer: Peer, shard: Shard, message: bytes) -> None:
+        try:
+            opened = decode_message(message)
+        except MessageInvalid as error:
+            self.counters.malformed_frames += 1
+            self._log(f"dropped a malformed Raft message of node {peer.node}: {error}")
+            return
+        if opened.sender == peer.raft_id and opened.target == shard.raft.id:
+            shard.raft.step(opened)
 
     def _done(self, place: Place, record: Done, session: int, seqs: list[int]) -> None:
         home = self._homes.by_session.get(session)
@@ -904,7 +919,7 @@ class Engine:
         home.epoch = moved.epoch
         home.link = link
         home.lost_ms = self.now_ms
-        for queue in self._topology.machine.topology.queues_of(session):
+        for queue in self._topology.machine.topology.owned_by(session):
             self._create(queue)
         if link is None:
             return
@@ -946,7 +961,7 @@ class Engine:
     def _drop_volatile(self, session: int) -> None:
         """What a session that is not at home here any more had in memory."""
         self._keep(SessionDown(session))
-        for record in self._topology.machine.topology.queues_of(session):
+        for record in self._topology.machine.topology.owned_by(session):
             if record.shard == VOLATILE_SHARD:
                 self._keep(QueueDrop(0, 0, 0, record.id))
 
@@ -1034,7 +1049,7 @@ class Engine:
         if not self.serving():
             return
         leads = self._topology.in_service
-        for record in self._registry.records():
+        for record in self._registry:
             if record.node == self.node:
                 kept = record.id in self._homes.by_session
             else:
@@ -1114,7 +1129,7 @@ class Engine:
             ],
             sessions=[
                 session_status(record, self._is_connected(record.id, record.node))
-                for record in self._registry.records()
+                for record in self._registry
             ],
             queues=[
                 queue_status(record, self._counts(record))

@@ -17,6 +17,8 @@ import msgspec
 VERSION = 1
 _VERSION_BYTE = bytes([VERSION])
 
+_UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 
 class PeerProtocolError(ValueError):
     """These bytes are not a peer frame of this version."""
@@ -139,5 +141,5 @@ def decode_peer_frame(data: bytes) -> PeerFrame:
         raise PeerProtocolError(f"a peer frame of version {data[0] if data else 'none'}")
     try:
         return _decoder.decode(memoryview(data)[1:])
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _UNDECODABLE as error:
         raise PeerProtocolError(str(error)) from error

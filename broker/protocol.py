@@ -29,6 +29,8 @@ _VERSION_BYTE = bytes([VERSION])
 VOLATILE_SHARD = 0xFFFF
 """The number of every node's own shard of memory-only queues (exclusive queues)."""
 
+_UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 
 class ProtocolError(ValueError):
     """These bytes are not a frame of this protocol version."""
@@ -349,7 +351,7 @@ def decode_operations(frame: bytes) -> ClientFrame:
     """Raise `ProtocolError` for anything that is not such a frame."""
     try:
         return _client_frame.decode(_body(frame))
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _UNDECODABLE as error:
         raise ProtocolError(str(error)) from error
 
 
@@ -368,7 +370,7 @@ def decode_answers(frame: bytes) -> list[AnyAnswer]:
     """Raise `ProtocolError` for anything that is not such a frame."""
     try:
         return _answers.decode(_body(frame))
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _UNDECODABLE as error:
         raise ProtocolError(str(error)) from error
 
 
@@ -398,5 +400,5 @@ def decode_content(payload: bytes) -> Content:
     """Raise `ProtocolError` when the payload was not made by `encode_content`."""
     try:
         return _content.decode(payload)
-    except msgspec.DecodeError as error:
+    except _UNDECODABLE as error:
         raise ProtocolError(str(error)) from error

@@ -21,7 +21,8 @@ from broker.machines.commands import AnyCommand, Enqueue, decode
 from broker.machines.effects import Effect
 from broker.machines.machine import Machine
 from raftlog.messages import Entry, EntryKind
-from raftlog.node import ProposalDropped, RawNode
+from raftlog.errors import ProposalDropped
+from raftlog.node import RawNode
 from raftlog.raft import Role
 
 BATCHES_KEPT = 16
@@ -97,6 +98,7 @@ class Shard:
         self.inbox = Inbox()
         self.applied = raft.applied
         self.serving_term = 0  #: the own term whose no-op is applied; 0: not in service
+        self.full = False  #: Raft took no more; try again when something was applied
         self._read_entry = read_entry
         self._entry_bytes_max = entry_bytes_max
         self._entry_commands_max = entry_commands_max
@@ -108,6 +110,11 @@ class Shard:
         raft = self.raft
         return self.serving_term == raft.term and raft.role is Role.LEADER and raft.term != 0
 
+    def can_propose(self, topology: int) -> bool:
+        """Whether `propose` would do anything."""
+        waiting = self.inbox.waiting
+        return bool(waiting) and not self.full and waiting[0][0] <= topology and self.in_service
+
     def propose(self, now_ms: int, topology: int) -> None:
         """Turn what waits into entries, as far as Raft takes them."""
         while taken := self.inbox.take(topology, self._entry_bytes_max, self._entry_commands_max):
@@ -115,6 +122,7 @@ class Shard:
                 self.raft.propose(encode_batch(now_ms, taken))
             except ProposalDropped:
                 self.inbox.put_back(taken)
+                self.full = True
                 return
 
     def retire(self) -> None:
@@ -126,6 +134,7 @@ class Shard:
         """Apply one committed entry."""
         assert entry.index == self.applied + 1, (self.number, entry.index, self.applied)
         self.applied = entry.index
+        self.full = False
         if entry.kind != EntryKind.NORMAL or not entry.data:
             return Applied(entry.index, [], [], self.in_service)
         batch = self._keep(entry.index, Batch(entry.data))

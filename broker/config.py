@@ -1,0 +1,148 @@
+"""Every setting and every limit of a node, validated once.
+
+Units stand at the end of the names. A limit's behaviour when it is reached is said beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from hashlib import blake2b
+
+from broker.errors import ConfigError
+
+PORT = 7650
+PEER_PORT = 7651
+HTTP_PORT = 7652
+WILDCARDS = ("0.0.0.0", "::", "*", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A node of the cluster, as `--cluster-nodes` names it."""
+
+    id: str
+    host: str
+    peer_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A node's settings. Raise `ConfigError` for what makes no sense, naming the option."""
+
+    node_id: str = "n1"
+    cluster_nodes: tuple[Peer, ...] = (Peer("n1", "127.0.0.1", PEER_PORT),)
+    cluster_name: str = "raftmq"
+    data_dir: str = "raftmq-data"
+
+    host: str = "127.0.0.1"  #: where clients are served
+    port: int = PORT
+    peer_host: str = "127.0.0.1"  #: where the other nodes are listened to
+    peer_port: int = PEER_PORT
+    http_host: str = "127.0.0.1"
+    http_port: int = HTTP_PORT
+    advertise_host: str = ""  #: what clients are told; empty: `host`, or the own cluster entry
+
+    # --- shards and time ---------------------------------------------------------------
+
+    shards: int = 8  #: Raft groups; shard 0 has topology and sessions, the others the queues
+    replication_factor: int = 3  #: nodes that keep a copy of each shard
+    tick_ms: int = 50
+    heartbeat_ticks: int = 2
+    election_ticks: int = 10
+    beat_ms: int = 1000  #: between signs of life to each client
+    grace_ms: int = 5000  #: a client that asks for no grace has this long to come back
+    grace_ms_max: int = 600_000  #: longer wishes are cut to it
+    link_lost_ms: int = 3000  #: without a sign of life a link counts as lost
+    hello_ms_max: int = 10_000  #: a Hello that shard 0 has not answered by then is forgotten
+
+    # --- limits on what clients send: refused, the connection lives ----------------------
+
+    frame_bytes_max: int = 64 << 20  #: libzmq closes a link that sends a larger one
+    body_bytes_max: int = 16 << 20
+    header_bytes_max: int = 1 << 20  #: properties, options or arguments of one operation
+    name_bytes_max: int = 255
+    window_max: int = 65_535  #: messages that one consumer may hold
+    queues_max: int = 10_000
+    exchanges_max: int = 10_000
+    bindings_max: int = 100_000
+    sessions_max: int = 10_000
+    consumers_per_session_max: int = 1000
+    volatile_messages_max: int = 10_000  #: ready in one memory-only queue; more are dropped
+
+    # --- limits of the node ---------------------------------------------------------------
+
+    unconfirmed_bytes_max: int = 256 << 20  #: per shard, waiting for a majority; then refused
+    entry_bytes_max: int = 1 << 20  #: commands batched into one entry; one always fits
+    entry_commands_max: int = 10_000
+    store_bytes_max: int = 64 << 30  #: of the data file; the node stops when it is full
+    cache_bytes_max: int = 64 << 20  #: recent entries of all shards kept in memory
+
+    def __post_init__(self) -> None:
+        ids = [peer.id for peer in self.cluster_nodes]
+        if self.node_id not in ids:
+            raise ConfigError(
+                f"--node-id {self.node_id!r} is not one of --cluster-nodes ({', '.join(ids)}): "
+                f"use one of these names, or add this node to the list on every node"
+            )
+        if len(set(ids)) != len(ids):
+            raise ConfigError(f"--cluster-nodes names a node twice: {', '.join(ids)}")
+        if len({raft_id(id) for id in ids}) != len(ids):
+            raise ConfigError(f"--cluster-nodes: rename one of {', '.join(ids)}; their ids collide")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type == "int" and field.name != "grace_ms" and value <= 0:
+                raise ConfigError(f"{field.name} must be positive, not {value}")
+        for name in ("port", "peer_port", "http_port"):
+            if not 0 < getattr(self, name) < 65_536:
+                option = name.replace("_", "-")
+                raise ConfigError(f"--{option} {getattr(self, name)} is not between 1 and 65535")
+        own = self.peer(self.node_id)
+        if own.peer_port != self.peer_port:
+            raise ConfigError(
+                f"--peer-port {self.peer_port} is not the port {own.peer_port} that "
+                f"--cluster-nodes gives for {self.node_id}: make them equal"
+            )
+        if not 2 <= self.shards < 0xFFFF:
+            raise ConfigError(f"--shards {self.shards} is not between 2 and 65534")
+        if not 0 < self.heartbeat_ticks < self.election_ticks:
+            raise ConfigError("heartbeat_ticks must be positive and below election_ticks")
+
+    def peer(self, node: str) -> Peer:
+        """The cluster's entry for a node."""
+        return next(peer for peer in self.cluster_nodes if peer.id == node)
+
+    @property
+    def client_address(self) -> str:
+        """host:port where this node's clients are to connect."""
+        host = self.advertise_host or self.host
+        if host in WILDCARDS:
+            host = self.peer(self.node_id).host
+        return f"{host}:{self.port}"
+
+    @property
+    def cluster_id(self) -> bytes:
+        """Eight bytes that differ between clusters of other names or founding nodes."""
+        names = ",".join(sorted(peer.id for peer in self.cluster_nodes))
+        return blake2b(f"{self.cluster_name}/{names}".encode(), digest_size=8).digest()
+
+
+def raft_id(node: str) -> int:
+    """A node's id in Raft: 48 bits of its name's hash, for ever. A replaced node has a new name."""
+    return int.from_bytes(blake2b(node.encode(), digest_size=6).digest(), "big") or 1
+
+
+def parse_cluster_nodes(text: str) -> tuple[Peer, ...]:
+    """`n1:host:port,n2:host:port,...` as peers; `ConfigError` says which part is wrong."""
+    peers = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        id, _, address = part.partition(":")
+        host, _, port = address.rpartition(":")
+        if not id or not host or not port.isdecimal() or not 0 < int(port) < 65_536:
+            raise ConfigError(
+                f"--cluster-nodes: {part!r} is not of the form name:host:peer-port, "
+                f"as in n1:10.0.0.1:7651"
+            )
+        peers.append(Peer(id, host.strip("[]"), int(port)))
+    if not peers:
+        raise ConfigError("--cluster-nodes is empty: name each node as name:host:peer-port")
+    return tuple(peers)

@@ -1,0 +1,182 @@
+"""A node in the simulation: the real engine, driven as the real loop drives it.
+
+    frames pile up while a write is on its way to the disk; a crash in between loses it,
+    or, as the process may die after the disk was done, keeps it unseen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from broker.config import Config, raft_id
+from broker.engine import Engine, Write
+from broker.ring import replicas_of
+from tests.simulation.world import Disk, Network, SimStorage, World
+
+EPOCH_MS = 1_700_000_000_000
+
+
+class ClientEnd(Protocol):
+    """A client's end of a link."""
+
+    name: str
+
+    def receive(self, identity: bytes, frame: bytes) -> None:
+        """A frame of the node."""
+
+    def has(self, identity: bytes) -> bool:
+        """Whether the client still uses this link."""
+
+
+class SimNode:
+    """One node: its disk for ever, its engine from start to crash."""
+
+    def __init__(
+        self, world: World, network: Network, config: Config, nodes: dict[str, SimNode]
+    ) -> None:
+        self.name = config.node_id
+        self.config = config
+        self.engine: Engine | None = None
+        self.boots = 0
+        self.paused = False
+        self.disk_ms = (0.2, 1.0)
+        self.clients: dict[bytes, ClientEnd] = {}
+        self.on_frame: Callable[[str, bytes], None] = lambda target, frame: None
+        self.clock_skew_ms = 0
+        self._world, self._network, self._nodes = world, network, nodes
+        names = [peer.id for peer in config.cluster_nodes]
+        replicas = {
+            g: replicas_of(g, names, config.replication_factor) for g in range(config.shards)
+        }
+        self.disk = Disk(
+            {
+                group: SimStorage(map(raft_id, members))
+                for group, members in replicas.items()
+                if self.name in members
+            }
+        )
+        self._inbox: list[Callable[[Engine], None]] = []
+        self._busy = False
+
+    # --- life -----------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start, or start again after a crash."""
+        assert self.engine is None
+        self.boots += 1
+        self._world.note(f"{self.name} starts")
+        self.engine = Engine(
+            self.config,
+            boot=self.boots,
+            now_ms=self._now_ms(),
+            storages=self.disk.groups,
+            random=self._world.random,
+            log=lambda text: self._world.note(f"{self.name}: {text}"),
+        )
+        self._inbox, self._busy, self.paused = [], False, False
+        self._tick(self.boots)
+
+    def crash(self) -> None:
+        """The process dies at once. Its peers and clients see their links reset."""
+        self._world.note(f"{self.name} crashes")
+        self.engine = None
+        links, self.clients = self.clients, {}
+        for node in self._nodes.values():
+            if node is not self:
+                node.take(lambda engine, name=self.name: engine.peer_reset(name))  # type: ignore[misc]
+        del links
+
+    def pause(self) -> None:
+        """SIGSTOP: nothing moves; what comes in waits."""
+        self._world.note(f"{self.name} is paused")
+        self.paused = True
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        if self.paused:
+            self._world.note(f"{self.name} goes on")
+            self.paused = False
+            self._begin()
+
+    def _now_ms(self) -> int:
+        return EPOCH_MS + int(self._world.now) + self.clock_skew_ms
+
+    def _tick(self, boot: int) -> None:
+        if self.engine is None or self.boots != boot:
+            return
+        if not self.paused:
+            self.take(lambda engine: engine.tick(self._now_ms()))
+        self._world.after(self.config.tick_ms, lambda: self._tick(boot))
+
+    # --- frames ---------------------------------------------------------------------------
+
+    def take(self, act: Callable[[Engine], None]) -> None:
+        """Something for the engine: at once, or when the write under way is done."""
+        if self.engine is None:
+            return
+        self._inbox.append(act)
+        if not self._busy and not self.paused:
+            self._begin()
+
+    def connect(self, client: ClientEnd, identity: bytes) -> bool:
+        """A client's new link; False when nobody listens."""
+        if self.engine is None:
+            return False
+        self.clients[identity] = client
+        return True
+
+    def _begin(self) -> None:
+        engine = self.engine
+        if engine is None or self._busy or self.paused:
+            return
+        inbox, self._inbox = self._inbox, []
+        for act in inbox:
+            act(engine)
+        if not engine.has_work():
+            self._send(engine)
+            return
+        writes = engine.begin(self._now_ms())
+        self._send(engine)
+        self._busy = True
+        boot = self.boots
+        delay = self._world.random.uniform(*self.disk_ms) if writes else 0.0
+        self._world.after(delay, lambda: self._end(boot, writes))
+
+    def _end(self, boot: int, writes: list[Write]) -> None:
+        if self.boots != boot or self.engine is None:
+            # Crashed meanwhile. The disk may have been done just before.
+            if self.boots == boot and writes and self._world.random.random() < 0.5:
+                self.disk.write(writes)
+            return
+        if self.paused:
+            self._world.after(1.0, lambda: self._end(boot, writes))
+            return
+        self.disk.write(writes)
+        self.engine.end()
+        self._busy = False
+        self._send(self.engine)
+        self._begin()
+
+    def _send(self, engine: Engine) -> None:
+        for target, frame in engine.peer_frames():
+            self.on_frame(target, frame)
+            node = self._nodes[target]
+
+            def deliver(node: SimNode = node, frame: bytes = frame) -> None:
+                node.take(lambda engine: engine.peer_frame(frame))
+
+            self._network.send(self.name, target, deliver)
+        for identity, frame in engine.client_frames():
+            client = self.clients.get(identity)
+            if client is None or not client.has(identity):
+                self.clients.pop(identity, None)
+                engine.client_lost(identity)
+                continue
+            self._network.send(
+                self.name,
+                client.name,
+                lambda client=client, identity=identity, frame=frame: client.receive(  # type: ignore[misc]
+                    identity, frame
+                ),
+            )
