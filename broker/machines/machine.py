@@ -146,6 +146,14 @@ class Machine:
         """The ids of this shard's queues, oldest first."""
         return iter(self._queues)
 
+    def unused_queues(self) -> list[int]:
+        """The auto-delete queues that had consumers and have none any more."""
+        return [
+            queue.id
+            for queue in self._queues.values()
+            if queue.used and queue.auto_delete and not queue.consumers
+        ]
+
     def counts(self, queue: int) -> tuple[int, int, int]:
         """(ready, checked out, consumers) of a queue; zeros when it is not known."""
         found = self._queues.get(queue)
@@ -404,6 +412,7 @@ class Machine:
         )
         session.consumers[consumer.id] = consumer
         queue.add(consumer)
+        queue.used = True
         _reply(session, command.seq, (self.shard, queue.id), effects)
         queue.deliver(effects)
         return None

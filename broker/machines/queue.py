@@ -58,6 +58,7 @@ class Queue:
     """Exactly the ids that stand in some lane's `returned`."""
     lanes: list[Lane | None] = field(default_factory=_lanes)  #: made when first used
     filled: int = 0  #: bit p is set when lane p is not empty
+    used: bool = False  #: it has had a consumer; without one it may then be deleted
 
     # --- messages -------------------------------------------------------------------------
 
@@ -248,6 +249,7 @@ class QueueState(msgspec.Struct, frozen=True, array_like=True):
     consumers: list[ConsumerState]
     keepers: list[ConsumerState]
     rotation: list[tuple[int, int]]
+    used: bool = False
 
 
 def queue_state(queue: Queue) -> QueueState:
@@ -266,12 +268,13 @@ def queue_state(queue: Queue) -> QueueState:
         consumers=[consumer_state(consumer) for consumer in queue.consumers.values()],
         keepers=[consumer_state(keeper) for keeper in queue.keepers()],
         rotation=[(consumer.session, consumer.id) for consumer in queue.rotation],
+        used=queue.used,
     )
 
 
 def queue_from(state: QueueState) -> tuple[Queue, list[Consumer]]:
     """The queue, and its keepers, which it knows only by what they hold."""
-    queue = Queue(state.id, state.flags, state.arguments)
+    queue = Queue(state.id, state.flags, state.arguments, used=state.used)
     for lane in state.lanes:
         queue.lanes[lane.priority] = lane_from(lane.packed, [id for id, _ in lane.returned])
         queue.filled |= 1 << lane.priority
