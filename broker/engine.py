@@ -13,7 +13,7 @@ The shell (`node.py`) and the simulation drive it alike.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -26,6 +26,7 @@ from broker.machines import effects as fx
 from broker.machines.commands import (
     AnyCommand,
     Enqueue,
+    Outcome,
     QueueCreate,
     QueueDeclare,
     QueueDrop,
@@ -38,7 +39,8 @@ from broker.machines.commands import (
     decode,
     encode,
 )
-from broker.machines.machine import Limits, Machine
+from broker.machines.limits import Limits
+from broker.machines.machine import Machine
 from broker.machines.topology import QueueRecord
 from broker.metrics import Counters
 from broker.peer_protocol import (
@@ -91,8 +93,7 @@ from raftlog.config import Config as RaftConfig
 from raftlog.errors import ReadRefused
 from raftlog.messages import Entry, HardState, MessageInvalid, decode_message, encode_message
 from raftlog.node import RawNode
-from raftlog.raft import Role
-from raftlog.ready import Ready
+from raftlog.ready import Ready, Role
 from raftlog.storage import Storage
 
 INCARNATION = 1
@@ -164,9 +165,7 @@ class Engine:
         self._topology = self.shards[TOPOLOGY]
         self._registry = self._topology.machine.registry
         self._router = Router(self._topology.machine, self._router_limits())
-        self._volatile = VolatileShard(
-            self._machine(VOLATILE_SHARD), config.volatile_messages_max
-        )
+        self._volatile = VolatileShard(self._machine(VOLATILE_SHARD), config.volatile_messages_max)
         self._leaders: dict[int, tuple[int, str]] = {}  # shard -> (term, node), in service
         self._readies: list[tuple[Shard, Ready]] = []
         self._denied: list[tuple[bytes, bytes]] = []
@@ -369,6 +368,7 @@ class Engine:
             for message in ready.messages_after:
                 self._post(shard.number, message.target, encode_message(message))
             for read in ready.read_states:
+                assert isinstance(read.context, int)
                 self._read_indexes.append((read.context, read.index))
             for entry in ready.committed:
                 applied = shard.apply(entry)
@@ -503,9 +503,9 @@ class Engine:
         elif isinstance(plan, Stale):
             self._stale.append((home.caller.session, operation))
             self._read_topology()
-        elif hasattr(plan, "send"):
-            home.sagas[operation.seq] = Running(plan, step := next(plan))
-            self._send(home, operation.seq, [step])
+        elif isinstance(plan, Generator):
+            home.sagas[operation.seq] = running = Running(plan, next(plan))
+            self._send(home, operation.seq, [running.step])
         else:
             self._say(home, plan)
 
@@ -534,7 +534,7 @@ class Engine:
         """Hand a command to its shard's leader; without one the client repeats it later."""
         shard = self.shards.get(number)
         if shard is not None and shard.raft.role is Role.LEADER:
-            if shard.inbox.bytes > self.config.unconfirmed_bytes_max:
+            if shard.inbox.size > self.config.unconfirmed_bytes_max:
                 return False
             shard.inbox.add((command,), self._topology.applied)
             return True
@@ -716,7 +716,7 @@ class Engine:
         if (
             shard is not None
             and shard.raft.role is Role.LEADER
-            and shard.inbox.bytes <= self.config.unconfirmed_bytes_max
+            and shard.inbox.size <= self.config.unconfirmed_bytes_max
         ):
             shard.inbox.add(commands, topology)
 
@@ -765,7 +765,7 @@ class Engine:
                     counters.redelivered += 1
                 if registry.get(effect.session) is None:
                     continue
-                command = message(effect.id)
+                enqueue = message(effect.id)
                 answer: AnyAnswer = Delivery(
                     shard,
                     term,
@@ -773,19 +773,30 @@ class Engine:
                     effect.queue,
                     effect.id,
                     effect.count,
-                    command.exchange,
-                    command.routing_key,
-                    command.priority,
-                    command.payload,
+                    enqueue.exchange,
+                    enqueue.routing_key,
+                    enqueue.priority,
+                    enqueue.payload,
                 )
                 self._relay(effect.session, answer)
             else:
                 self._carry_out_rare(shard, index, effect, message)
         for command in applied.commands:
             if type(command) is Settle:
-                counters.count_settled(command.outcome, len(command.ids))
+                self._count_settled(command)
             elif type(command) is Enqueue:
                 counters.published += 1
+
+    def _count_settled(self, command: Settle) -> None:
+        match command.outcome:
+            case Outcome.ACK:
+                self.counters.acked += len(command.ids)
+            case Outcome.DROP:
+                self.counters.dropped += len(command.ids)
+            case Outcome.REQUEUE:
+                self.counters.requeued += len(command.ids)
+            case _:
+                pass
 
     def _carry_out_rare(
         self, shard: int, index: int, effect: fx.Effect, message: Callable[[int], Enqueue]
@@ -1071,11 +1082,12 @@ class Engine:
             wanted = preferred_leader(number, self._replicas[number])
             peer = self._peers.get(wanted)
             settled = self.now_ms - self._in_service_since[number] > BALANCE_AFTER_MS
-            if peer is not None and settled and self._is_heard(peer):
-                if shard.raft.is_caught_up(peer.raft_id):
-                    self._in_service_since[number] = self.now_ms
-                    shard.raft.transfer_leader(peer.raft_id)
-                    return
+            if peer is None or not settled or not self._is_heard(peer):
+                continue
+            if shard.is_caught_up(peer.raft_id):
+                self._in_service_since[number] = self.now_ms
+                shard.raft.transfer_leader(peer.raft_id)
+                return
 
     # --- looking inside -------------------------------------------------------------------
 

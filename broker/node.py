@@ -168,7 +168,7 @@ def _open_store(config: Config) -> LmdbStore:
     voters = {g: tuple(map(raft_id, replicas[g])) for g in _groups(config)}
     return LmdbStore.open(
         Path(config.data_dir),
-        Identity(config.cluster_id, config.node_id),
+        Identity(config.cluster_id.hex(), config.node_id),
         voters,
         map_bytes=config.store_bytes_max,
         cache_bytes=config.cache_bytes_max,
@@ -179,7 +179,7 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _limited_log(per_second: int = 20) -> "_LimitedLog":
+def _limited_log(per_second: int = 20) -> _LimitedLog:
     return _LimitedLog(per_second)
 
 

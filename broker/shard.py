@@ -20,10 +20,10 @@ from broker.batch import Batch, encode_batch, index_of, offset_of
 from broker.machines.commands import AnyCommand, Enqueue, decode
 from broker.machines.effects import Effect
 from broker.machines.machine import Machine
-from raftlog.messages import Entry, EntryKind
 from raftlog.errors import ProposalDropped
+from raftlog.messages import Entry, EntryKind
 from raftlog.node import RawNode
-from raftlog.raft import Role
+from raftlog.ready import Role
 
 BATCHES_KEPT = 16
 """Entries whose offset tables stay open for the bodies of their messages."""
@@ -44,21 +44,22 @@ class Inbox:
     """Commands that wait to be proposed, in order, and how much they weigh."""
 
     waiting: deque[tuple[int, bytes]] = field(default_factory=deque)
-    bytes: int = 0
+    size: int = 0  #: bytes of all that waits
 
     def add(self, commands: Iterable[bytes], topology: int) -> None:
         """`topology`: the applied index of shard 0 that must be reached first."""
         for command in commands:
             self.waiting.append((topology, command))
-            self.bytes += len(command)
+            self.size += len(command)
 
     def add_first(self, command: bytes) -> None:
         self.waiting.appendleft((0, command))
-        self.bytes += len(command)
+        self.size += len(command)
 
     def take(self, topology: int, bytes_max: int, commands_max: int) -> list[bytes]:
         """The commands of the next entry: at least one, if the first is ready."""
-        waiting, taken, size = self.waiting, [], 0
+        waiting, size = self.waiting, 0
+        taken: list[bytes] = []
         while waiting and waiting[0][0] <= topology and len(taken) < commands_max:
             command = waiting[0][1]
             if taken and size + len(command) > bytes_max:
@@ -66,16 +67,16 @@ class Inbox:
             waiting.popleft()
             taken.append(command)
             size += len(command)
-        self.bytes -= size
+        self.size -= size
         return taken
 
     def put_back(self, commands: list[bytes]) -> None:
         self.waiting.extendleft((0, command) for command in reversed(commands))
-        self.bytes += sum(map(len, commands))
+        self.size += sum(map(len, commands))
 
     def clear(self) -> None:
         self.waiting.clear()
-        self.bytes = 0
+        self.size = 0
 
 
 class Shard:
@@ -109,6 +110,11 @@ class Shard:
         """Whether this node leads the shard and its own no-op is applied."""
         raft = self.raft
         return self.serving_term == raft.term and raft.role is Role.LEADER and raft.term != 0
+
+    def is_caught_up(self, member: int) -> bool:
+        """Whether a member has, as far as its leader knows, all of the log."""
+        progress = self.raft.status().progress.get(member)
+        return progress is not None and progress.match == self.raft.last_index
 
     def can_propose(self, topology: int) -> bool:
         """Whether `propose` would do anything."""

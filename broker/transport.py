@@ -36,7 +36,9 @@ class Transport:
         try:
             self.clients = self._router(config, config.host, config.port, "port")
             self.peers = self._router(config, config.peer_host, config.peer_port, "peer-port")
-            self.peers.maxmsgsize = -1  # peers batch; what they may send is bounded by Raft's limits
+            self.peers.maxmsgsize = (
+                -1
+            )  # peers batch; what they may send is bounded by Raft's limits
             for peer in config.cluster_nodes:
                 if peer.id != config.node_id:
                     self._connect(config, peer.id, peer.host, peer.peer_port)
@@ -80,15 +82,15 @@ class Transport:
         monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         socket.connect(f"tcp://{host}:{port}")
         self._dealers[node] = socket
-        self._monitors[monitor.fd] = (node, monitor)
+        self._monitors[_fd(monitor)] = (node, monitor)
 
     def fds(self) -> list[int]:
         """The file descriptors to watch for reading."""
-        return [self.clients.fd, self.peers.fd, *self._monitors]
+        return [_fd(self.clients), _fd(self.peers), *self._monitors]
 
     def is_readable(self) -> bool:
         """Whether something came in; also arms the edge-triggered descriptors again."""
-        return bool((self.clients.events | self.peers.events) & zmq.POLLIN)
+        return bool((_events(self.clients) | _events(self.peers)) & zmq.POLLIN)
 
     def receive(self, socket: zmq.Socket[bytes], count_max: int) -> Iterator[tuple[bytes, bytes]]:
         """(identity, frame) of what waits on a ROUTER, up to `count_max`."""
@@ -105,7 +107,7 @@ class Transport:
         """Peers whose link was reset since the last call."""
         nodes = []
         for node, monitor in self._monitors.values():
-            while monitor.events & zmq.POLLIN:
+            while _events(monitor) & zmq.POLLIN:
                 recv_monitor_message(monitor, zmq.NOBLOCK)
                 nodes.append(node)
         return nodes
@@ -134,3 +136,15 @@ class Transport:
             self._dealers[node].disable_monitor()
             monitor.close(0)
         self._context.destroy(linger=0)
+
+
+def _fd(socket: zmq.Socket[bytes]) -> int:
+    fd = socket.getsockopt(zmq.FD)
+    assert isinstance(fd, int)
+    return fd
+
+
+def _events(socket: zmq.Socket[bytes]) -> int:
+    events = socket.getsockopt(zmq.EVENTS)
+    assert isinstance(events, int)
+    return events

@@ -1,7 +1,7 @@
 """A node in the simulation: the real engine, driven as the real loop drives it.
 
-    frames pile up while a write is on its way to the disk; a crash in between loses it,
-    or, as the process may die after the disk was done, keeps it unseen.
+frames pile up while a write is on its way to the disk; a crash in between loses it,
+or, as the process may die after the disk was done, keeps it unseen.
 """
 
 from __future__ import annotations
