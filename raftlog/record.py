@@ -1,0 +1,98 @@
+"""The bytes of the store's keys and records, each with its checksum.
+
+    key of an entry     group u16 | incarnation u32 | index u64
+    record of an entry  format u8 = 1 | kind u8 | term u64 | previous u32 | chain u32 | data ...
+    any other record    format u8 = 1 | crc u32 | data ...
+
+All numbers are big-endian, so that keys sort by group and index. `chain` is the CRC-32 of
+the record's key and of all of the record but `chain` itself; `previous` is the `chain` of the
+entry before. So a record proves its own bytes and its place, and its neighbours prove that
+none is missing and none is from another history. docs/storage.md has the whole picture.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import NamedTuple
+from zlib import crc32
+
+from raftlog.messages import Entry
+
+FORMAT = 1
+NO_CHAIN = 0
+"""What the first entry of a log names as its predecessor's `chain`."""
+
+GROUP_MAX = (1 << 16) - 1
+
+_KEY = Struct(">HIQ")
+_GROUP_KEY = Struct(">H")
+_HEAD = Struct(">BBQI")
+_CRC = Struct(">I")
+_SEAL = Struct(">BI")
+HEAD_BYTES = _HEAD.size + _CRC.size
+
+entry_key = _KEY.pack
+"""(group, incarnation, index) -> the key of an entry in `log`."""
+
+open_entry_key = _KEY.unpack
+"""The key of an entry -> (group, incarnation, index)."""
+
+group_key = _GROUP_KEY.pack
+"""(group) -> the key of a group in `state`."""
+
+
+class RecordDamaged(ValueError):
+    """These bytes are not what was written under this key; the text says what is wrong."""
+
+
+class RecordTooNew(ValueError):
+    """The record is whole, but of a later format."""
+
+
+class OpenRecord(NamedTuple):
+    """An entry as it was on disk."""
+
+    entry: Entry
+    previous: int
+    chain: int
+
+
+def encode_record(key: bytes, entry: Entry, previous: int) -> tuple[bytes, int]:
+    """The record of an entry that follows the one with chain `previous`, and its own chain."""
+    head = _HEAD.pack(FORMAT, entry.kind, entry.term, previous)
+    chain = crc32(entry.data, crc32(key + head))
+    return b"".join((head, _CRC.pack(chain), entry.data)), chain
+
+
+def decode_record(key: bytes, index: int, record: bytes) -> OpenRecord:
+    """Verify and open a record. Raise `RecordDamaged` or `RecordTooNew`."""
+    if len(record) < HEAD_BYTES:
+        raise RecordDamaged(f"it has {len(record)} bytes, where {HEAD_BYTES} are the least")
+    format, kind, term, previous = _HEAD.unpack_from(record)
+    (chain,) = _CRC.unpack_from(record, _HEAD.size)
+    data = record[HEAD_BYTES:]
+    actual = crc32(data, crc32(key + record[: _HEAD.size]))
+    if actual != chain:
+        raise RecordDamaged(f"its checksum is {actual:08x} and should be {chain:08x}")
+    if format != FORMAT:
+        raise RecordTooNew(f"format {format}")
+    return OpenRecord(Entry(index, term, kind, data), previous, chain)
+
+
+def seal(key: bytes, data: bytes) -> bytes:
+    """The record of a small value under `key`."""
+    return _SEAL.pack(FORMAT, crc32(data, crc32(key, FORMAT))) + data
+
+
+def unseal(key: bytes, record: bytes) -> bytes:
+    """Verify a small value. Raise `RecordDamaged` or `RecordTooNew`."""
+    if len(record) < _SEAL.size:
+        raise RecordDamaged(f"it has {len(record)} bytes, where {_SEAL.size} are the least")
+    format, crc = _SEAL.unpack_from(record)
+    data = record[_SEAL.size :]
+    actual = crc32(data, crc32(key, format))
+    if actual != crc:
+        raise RecordDamaged(f"its checksum is {actual:08x} and should be {crc:08x}")
+    if format != FORMAT:
+        raise RecordTooNew(f"format {format}")
+    return data
