@@ -95,6 +95,7 @@ class ClusterNode:
         self.log_path = directory / "node.log"
         self.port, self.peer_port, self.http_port = free_port(), free_port(), free_port()
         self.process: subprocess.Popen[bytes] | None = None
+        self.paused = False
 
     @property
     def address(self) -> str:
@@ -186,7 +187,13 @@ class Cluster:
 
     @property
     def running(self) -> list[ClusterNode]:
+        """The nodes whose process lives, be it stopped by a signal or not."""
         return [node for node in self.nodes if node.running]
+
+    @property
+    def answering(self) -> list[ClusterNode]:
+        """The running nodes that are not paused."""
+        return [node for node in self.running if not node.paused]
 
     # --- what happens to it ---------------------------------------------------------------
 
@@ -227,15 +234,17 @@ class Cluster:
 
     def pause(self, node: ClusterNode | str) -> None:
         """SIGSTOP: the process is there, and silent."""
-        process = self.node(node).process
-        assert process is not None
-        process.send_signal(signal.SIGSTOP)
+        node = self.node(node)
+        assert node.process is not None
+        node.process.send_signal(signal.SIGSTOP)
+        node.paused = True
 
     def resume(self, node: ClusterNode | str) -> None:
         """SIGCONT."""
-        process = self.node(node).process
-        assert process is not None
-        process.send_signal(signal.SIGCONT)
+        node = self.node(node)
+        assert node.process is not None
+        node.process.send_signal(signal.SIGCONT)
+        node.paused = False
 
     def restart(self, node: ClusterNode | str) -> None:
         """Start a node again on its data, after `kill` or `terminate`; does not wait."""
@@ -247,7 +256,7 @@ class Cluster:
 
     def wait_ready(self, timeout_s: float = 20.0, nodes: list[ClusterNode] | None = None) -> None:
         """Until all running nodes (or those named) answer /ready with 200."""
-        waited = self.running if nodes is None else nodes
+        waited = self.answering if nodes is None else nodes
         assert waited, "no node runs"
 
         def all_ready() -> bool:
@@ -276,7 +285,7 @@ class Cluster:
 
         def find() -> ClusterNode | None:
             best: tuple[int, ClusterNode] | None = None
-            for node in self.running:
+            for node in self.answering:
                 with contextlib.suppress(ClusterError):
                     for view in self.status(node).shards:
                         if view.shard == shard and view.role == "leader":
@@ -291,7 +300,7 @@ class Cluster:
         """A queue as the leader of its shard sees it; waits until the queue exists."""
 
         def find() -> QueueStatus | None:
-            for node in self.running:
+            for node in self.answering:
                 with contextlib.suppress(ClusterError):
                     for queue in self.status(node).queues:
                         if (queue.name, queue.vhost) == (name, vhost):
@@ -316,7 +325,7 @@ class Cluster:
 
         def level() -> bool:
             views = []
-            for node in self.running:
+            for node in self.answering:
                 try:
                     shards = self.status(node).shards
                 except ClusterError:
@@ -330,7 +339,7 @@ class Cluster:
 
     def arguments(self, node: ClusterNode) -> list[str]:
         """The command line of a node."""
-        peers = ",".join(f"{other.id}=127.0.0.1:{other.peer_port}" for other in self.nodes)
+        peers = ",".join(f"{other.id}:127.0.0.1:{other.peer_port}" for other in self.nodes)
         options = {
             "--node-id": node.id,
             "--host": "127.0.0.1",
@@ -349,6 +358,7 @@ class Cluster:
 
     def _spawn(self, node: ClusterNode) -> None:
         node.directory.mkdir(parents=True, exist_ok=True)
+        node.paused = False
         with node.log_path.open("ab") as log:
             node.process = subprocess.Popen(
                 self.arguments(node),

@@ -1,0 +1,125 @@
+"""What applications live through while nodes die, stop and come back."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.celery_app import hang_once, record
+from tests.celery_worker import Worker, lines_of
+from tests.cluster import Cluster, eventually
+from tests.end_to_end.traffic import Publisher, assert_each_once, publish, receive
+
+PAUSE_S = 8.0
+GRACE_S = 5.0
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("role", ["leader", "follower"])
+def test_a_killed_node_costs_a_pause_and_nothing_else(cluster: Cluster, role: str) -> None:
+    with Publisher(cluster.url, "work") as publisher:
+        publisher.wait_more(100)
+        leader = cluster.leader_of_queue("work")
+        follower = next(node for node in cluster.nodes if node is not leader)
+        victim = leader if role == "leader" else follower
+        cluster.kill(victim)
+        publisher.wait_more(100)
+        cluster.restart(victim)
+        publisher.wait_more(50)
+        cluster.wait_ready()
+    cluster.wait_level()
+    assert_each_once(receive(cluster.url, "work", publisher.confirmed), publisher.confirmed)
+
+
+def test_a_leader_that_stops_for_a_while_is_replaced_and_wakes_harmlessly(
+    cluster: Cluster,
+) -> None:
+    with Publisher(cluster.url, "work") as publisher:
+        publisher.wait_more(50)
+        before = cluster.leader_of_queue("work")
+        began = time.monotonic()
+        cluster.pause(before)
+        publisher.wait_more(100)
+        after = cluster.leader_of_queue("work")
+        assert after is not before
+        eventually(lambda: time.monotonic() - began > PAUSE_S, PAUSE_S + 1, "the pause to end")
+        cluster.resume(before)
+        publisher.wait_more(50)
+        cluster.wait_ready()
+    cluster.wait_level()
+    assert before.running
+    assert_each_once(receive(cluster.url, "work", publisher.confirmed), publisher.confirmed)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_backlog_survives_the_end_of_all_nodes(cluster: Cluster, how: signal.Signals) -> None:
+    publish(cluster.url, "work", range(200))
+    for node in cluster.nodes:
+        assert node.process is not None
+        node.process.send_signal(how)
+    for node in cluster.nodes:
+        assert node.process is not None
+        assert node.process.wait(10) in (0, -signal.SIGKILL)
+    cluster.start()
+    cluster.wait_ready()
+    assert cluster.queue("work").ready == 200
+    assert_each_once(receive(cluster.url, "work", 200), 200)
+
+
+def test_a_node_without_its_majority_lives_and_says_why_it_does_not_serve(
+    cluster: Cluster,
+) -> None:
+    lone, *others = cluster.nodes
+    for node in others:
+        cluster.kill(node)
+    code, body = eventually(
+        lambda: (seen := lone.http("/ready"))[0] == 503 and seen, 15, "not ready any more"
+    )
+    assert json.loads(body)["reason"]
+    assert lone.http("/health")[0] == 200
+    for node in others:
+        cluster.restart(node)
+    cluster.wait_ready()
+    publish(cluster.url, "work", range(3))
+
+
+def test_the_task_of_a_killed_worker_comes_back_as_redelivered(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    seen = tmp_path / "seen"
+    record_app(cluster)
+    with Worker(cluster.url, tmp_path, name="w1") as doomed:
+        doomed.wait_ready()
+        hang_once.delay(str(seen), 1)
+        eventually(lambda: lines_of(seen), 15, "the task to start")
+        doomed.kill()
+        died = time.monotonic()
+        with Worker(cluster.url, tmp_path, name="w2"):
+            eventually(lambda: len(lines_of(seen)) == 2, GRACE_S + 15, "the task to come back")
+            assert time.monotonic() - died > GRACE_S / 2, "a lost link is no clean end: wait first"
+    assert lines_of(seen) == [["1", "first"], ["1", "again"]]
+
+
+def test_a_worker_may_start_before_its_cluster(tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    cluster = Cluster(tmp_path)
+    with Worker(cluster.url, tmp_path) as worker:
+        eventually(lambda: "Cannot connect" in worker.log() or "ERROR" in worker.log(), 25, "a try")
+        with cluster:
+            cluster.wait_ready()
+            record_app(cluster)
+            record.delay(str(seen), 7)
+            eventually(lambda: lines_of(seen), 40, "the task to run")
+    assert lines_of(seen) == [["7", "w1@test"]]
+
+
+def record_app(cluster: Cluster) -> None:
+    """Let the tasks of this process go to this cluster."""
+    record.app.conf.broker_url = cluster.url
+    record.app.pool.force_close_all()
+    record.app.set_current()

@@ -1,0 +1,235 @@
+"""Rubbish on a node's ports: it is counted, it hurts nobody else, and the node lives on."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+import pytest
+import zmq
+
+from broker import protocol
+from broker.peer_protocol import Leads, PeerFrame, encode_peer_frame
+from tests.cluster import Cluster, ClusterNode, eventually
+from tests.end_to_end.traffic import assert_each_once, publish, receive
+
+SEED = 7650
+MALFORMED = "raftmq_malformed_frames_total"
+WAIT_MS = 5000
+
+pytestmark = pytest.mark.slow
+
+HELLO = protocol.Hello(
+    version=protocol.VERSION,
+    session=0,
+    token=b"t" * 16,
+    vhost="/",
+    user="guest",
+    credentials={},
+    grace_ms=0,
+    client={},
+)
+
+
+@pytest.fixture(autouse=True)
+def _others_are_served(calm_cluster: Cluster) -> Iterator[None]:
+    """After each test all nodes still run the process they ran before, and serve."""
+    before = [node.process for node in calm_cluster.nodes]
+    yield
+    calm_cluster.wait_ready()
+    assert [node.process for node in calm_cluster.running] == before
+    for node in calm_cluster.nodes:
+        publish(calm_cluster.url_of(node), "well", range(3))
+        assert_each_once(receive(calm_cluster.url_of(node), "well", 3), 3)
+
+
+def rubbish() -> list[bytes]:
+    """Frames that no version of the protocol knows."""
+    chance = random.Random(SEED)
+    hello = protocol.encode_operations(1, [HELLO])
+    frames = [b"", b"\x00", b"\x01", b"\xff" * 64, b"\x02" + hello[1:], hello + b"\x00"]
+    frames += [chance.randbytes(chance.randrange(1, 400)) for _ in range(100)]
+    frames += [b"\x01" + chance.randbytes(chance.randrange(1, 400)) for _ in range(100)]
+    frames += [hello[:length] for length in range(1, len(hello))]
+    # Deep nesting, and lengths that promise gigabytes.
+    frames += [b"\x01" + opening * 200_000 for opening in (b"\x91", b"\x81\xa1a", b"\x92\x01")]
+    frames += [b"\x01\xdd\xff\xff\xff\xff", b"\x01\x92\x01\xdd\xff\xff\xff\xff"]
+    frames += [b"\x01\x92\x01\x91\x93\x03\xc6\xff\xff\xff\xff", b"\x01" + b"\xc1" * 50]
+    return frames
+
+
+@contextmanager
+def dealer(port: int) -> Iterator[Any]:
+    """A ZeroMQ socket that speaks to one port of a node."""
+    context = zmq.Context()
+    link = context.socket(zmq.DEALER)
+    link.linger = 1000
+    link.rcvtimeo = WAIT_MS
+    link.sndtimeo = WAIT_MS
+    link.connect(f"tcp://127.0.0.1:{port}")
+    try:
+        yield link
+    finally:
+        context.destroy(linger=1000)
+
+
+def send_all(port: int, frames: list[bytes]) -> None:
+    with dealer(port) as link:
+        for frame in frames:
+            link.send(frame)
+
+
+def wait_counted(node: ClusterNode, before: float, count: int) -> None:
+    eventually(
+        lambda: node.metric(MALFORMED) >= before + count,
+        10,
+        f"{count} malformed frames counted (from {before}; now {node.metric(MALFORMED)})",
+    )
+
+
+@pytest.mark.parametrize("port", ["port", "peer_port"])
+def test_rubbish_frames_are_counted(calm_cluster: Cluster, port: str) -> None:
+    node = calm_cluster.nodes[0]
+    before = node.metric(MALFORMED)
+    frames = rubbish()
+    send_all(getattr(node, port), frames)
+    wait_counted(node, before, len(frames))
+
+
+@pytest.mark.parametrize("port", ["port", "peer_port"])
+def test_messages_of_one_and_of_many_parts(calm_cluster: Cluster, port: str) -> None:
+    node = calm_cluster.nodes[0]
+    before = node.metric(MALFORMED)
+    with dealer(getattr(node, port)) as link:
+        for parts in ([b"", b""], [b"a", b"b", b"c"], [b""] * 50):
+            link.send_multipart(parts)
+    wait_counted(node, before, 3)
+
+
+@pytest.mark.parametrize("port", ["port", "peer_port"])
+def test_what_is_no_zeromq_at_all(calm_cluster: Cluster, port: str) -> None:
+    chance = random.Random(SEED)
+    zmtp_greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(48)
+    openings = [
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + chance.randbytes(200),
+        b"AMQP\x00\x00\x09\x01",
+        zmtp_greeting + chance.randbytes(300),
+        zmtp_greeting + b"\x06" + b"\xff" * 8,
+        chance.randbytes(2000),
+        b"",
+    ]
+    for opening in openings:
+        with socket.create_connection(("127.0.0.1", getattr(calm_cluster.nodes[0], port))) as link:
+            link.sendall(opening)
+
+
+def strange_peer_frames(cluster: Cluster) -> list[bytes]:
+    """Well-formed frames of nodes that do not belong here."""
+    address = "127.0.0.1:1"
+    leads = [Leads([(shard, 1 << 60) for shard in range(100)])]
+    return [
+        encode_peer_frame(PeerFrame(b"another", "n2", 1, 1, 1, address, list(leads))),
+        encode_peer_frame(PeerFrame(b"", "n2", 1, 1, 1, address, list(leads))),
+        encode_peer_frame(PeerFrame(b"another", "n9", 1, 1, 1, address, list(leads))),
+        encode_peer_frame(PeerFrame(b"another", "\x00" * 10_000, 1, 1, 1, address, [])),
+    ]
+
+
+def test_a_node_of_another_cluster_is_not_listened_to(calm_cluster: Cluster) -> None:
+    node = calm_cluster.nodes[0]
+    before = {view.shard: view.term for view in calm_cluster.status(node).shards}
+    send_all(node.peer_port, strange_peer_frames(calm_cluster))
+    publish(calm_cluster.url_of(node), "well", range(3))
+    receive(calm_cluster.url_of(node), "well", 3)
+    after = {view.shard: view.term for view in calm_cluster.status(node).shards}
+    assert after == before
+
+
+def operations() -> list[protocol.AnyOperation]:
+    """Well-formed operations that ask for nonsense."""
+    big = 2**63
+    p = protocol
+    return [
+        p.Consume(seq=1, consumer=-1, queue="nowhere", window=-5),
+        p.Consume(seq=2, consumer=big, queue="\x00" * 300, window=big),
+        p.Cancel(seq=3, shard=9999, consumer=5),
+        p.Cancel(seq=4, shard=-1, consumer=5),
+        p.SetWindow(seq=5, shard=9999, consumer=5, window=10),
+        p.SetWindow(seq=6, shard=0, consumer=5, window=-10),
+        p.SettleMessages(seq=7, shard=9999, queue=1, outcome=0, ids=(1, 2, 3)),
+        p.SettleMessages(seq=8, shard=1, queue=-1, outcome=99, ids=(-1, big)),
+        p.SettleMessages(seq=9, shard=1, queue=1, outcome=0, ids=()),
+        p.Held(seq=10, shard=9999, held=((1, 1),)),
+        p.Held(seq=11, shard=0, held=((big, -1),)),
+        p.Held(seq=12, shard=protocol.VOLATILE_SHARD, held=((1, 1),)),
+        p.Get(seq=13, queue=""),
+        p.Get(seq=-14, queue="q" * 100_000),
+        p.DeclareExchange(seq=15, name="", kind="direct"),
+        p.DeclareExchange(seq=16, name="odd", kind="no such kind"),
+        p.DeleteExchange(seq=17, name=""),
+        p.DeclareQueue(seq=18, name=""),
+        p.DeclareQueue(seq=19, name="\ud7ff" * 500),
+        p.DeclareQueue(seq=20, name="odd", arguments={"x-max-priority": "many", "x-n": [{}]}),
+        p.DeclareQueue(seq=21, name="odd", arguments={"": {"": {"": [None, 1.5, b"\xff"]}}}),
+        p.BindQueue(seq=22, queue="nowhere", exchange="nowhere", routing_key="k" * 100_000),
+        p.Publish(23, "nowhere", "key", True, 99, {"ttl_ms": "soon"}, b"not a content"),
+        p.Publish(24, "", "nowhere", True, -1, None, b""),
+        p.Publish(big, "", "nowhere", False, 0, {"deep": [[[[]]]]}, b""),
+        p.PurgeQueue(seq=25, name="nowhere"),
+        p.Inspect(seq=26, what="everything", arguments={"a": 1}),
+        HELLO,
+        p.Goodbye(),
+        p.Publish(27, "", "nowhere", True, 0, None, b"after the goodbye"),
+    ]
+
+
+def greet(link: Any) -> None:
+    """Open a session."""
+    link.send(protocol.encode_operations(1, [HELLO]))
+    answers = protocol.decode_answers(link.recv())
+    assert any(isinstance(answer, protocol.Welcome) for answer in answers), answers
+
+
+def test_nonsense_in_good_form(calm_cluster: Cluster) -> None:
+    for node in calm_cluster.nodes:
+        with dealer(node.port) as link:  # before any Hello
+            for operation in operations():
+                if not isinstance(operation, protocol.Hello):
+                    link.send(protocol.encode_operations(0, [operation]))
+        with dealer(node.port) as link:  # in a session, one by one
+            greet(link)
+            for operation in operations():
+                link.send(protocol.encode_operations(0, [operation]))
+        with dealer(node.port) as link:  # in a session, all at once, with an odd floor
+            greet(link)
+            link.send(protocol.encode_operations(2**63, operations()))
+            link.send(protocol.encode_operations(-1, operations()))
+
+
+def test_arguments_nested_as_deep_as_a_decoder_bears(calm_cluster: Cluster) -> None:
+    """What one stage decodes the next ones must too: they stand deeper in the stack."""
+    with dealer(calm_cluster.nodes[0].port) as link:
+        greet(link)
+        for number, depth in enumerate([*range(1, 300, 10), *range(300, 1100)], start=1):
+            nested = b"\x81\xa1a" * depth + b"\x80"
+            frame = b"".join(
+                # [floor, [[12, seq, name, passive, durable, exclusive, auto_delete, arguments]]]
+                (b"\x01\x92\x01\x91\x98\x0c", msgspec.msgpack.encode(number))
+                + (msgspec.msgpack.encode(f"deep{depth}"), b"\xc2\xc3\xc2\xc2", nested)
+            )
+            link.send(frame)
+        last = number
+
+        def answered() -> bool:
+            for answer in protocol.decode_answers(link.recv()):
+                seqs = answer.seqs if isinstance(answer, protocol.Confirmed) else ()
+                if getattr(answer, "seq", None) == 1 or 1 in seqs:
+                    return True
+            return False
+
+        eventually(answered, 10, f"an answer to the first of {last}")
