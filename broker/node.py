@@ -56,15 +56,14 @@ class Node:
 
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT (0), or until the disk or an assertion fails (1)."""
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         self._exit = loop.create_future()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, 0)
+        web = await start_web(self.engine, self.config.http_host, self.config.http_port)
         for fd in self._transport.fds():
             loop.add_reader(fd, self._wake)
-        web = await start_web(self.engine, self.config.http_host, self.config.http_port)
         _calm_garbage_collector()
-        self._loop = loop
         self._next_tick = loop.time()
         self._tick()
         log.info(
