@@ -159,6 +159,14 @@ def test_a_conflicting_suffix_is_gone(opened: Open) -> None:
     assert store.verify(0) == 7
 
 
+def test_a_replaced_entry_is_not_read_from_memory(opened: Open) -> None:
+    store = opened(cache_bytes=4000)
+    fill(store, 0, 40, size=100)
+    assert store.entry(0, 3).term == 1  # read from the disk, and kept as read last
+    store.write([GroupWrite(0, HardState(2, 1, 0), log(3, 40, term=2, size=100))])
+    assert store.entry(0, 3).term == 2
+
+
 def test_a_whole_log_can_be_replaced(opened: Open) -> None:
     store = opened()
     fill(store, 0, 3)
