@@ -1,4 +1,4 @@
-"""Clusters for the tests of this folder: one per test that breaks it, one per module that does not."""
+"""Clusters for the tests of this folder: a test's own to break, or a module's to share."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def test_two_nodes_do_not_share_a_data_directory(tmp_path: Path) -> None:
 
 def test_the_command_line_beats_the_environment_beats_the_file(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("RAFTMQ_NODE_ID=from-file\nRAFTMQ_SHARDS=from-file\n")
-    words = [w for w in node_words(tmp_path)[3:]]  # without --node-id
+    words = node_words(tmp_path)[3:]  # without --node-id
     assert_refused(raftmq("node", *words, cwd=tmp_path), "from-file")
     assert_refused(raftmq("node", *words, cwd=tmp_path, RAFTMQ_NODE_ID="from-env"), "from-env")
     named = raftmq(

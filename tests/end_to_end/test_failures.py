@@ -77,7 +77,7 @@ def test_a_node_without_its_majority_lives_and_says_why_it_does_not_serve(
     lone, *others = cluster.nodes
     for node in others:
         cluster.kill(node)
-    code, body = eventually(
+    _, body = eventually(
         lambda: (seen := lone.http("/ready"))[0] == 503 and seen, 15, "not ready any more"
     )
     assert json.loads(body)["reason"]

@@ -5,34 +5,21 @@ from __future__ import annotations
 import random
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import msgspec
 import pytest
-import zmq
 
 from broker import protocol
 from broker.peer_protocol import Leads, PeerFrame, encode_peer_frame
 from tests.cluster import Cluster, ClusterNode, eventually
-from tests.end_to_end.traffic import assert_each_once, publish, receive
+from tests.end_to_end.raw_client import RawClient, hello, round_trip
 
 SEED = 7650
 MALFORMED = "raftmq_malformed_frames_total"
-WAIT_MS = 5000
 
 pytestmark = pytest.mark.slow
 
-HELLO = protocol.Hello(
-    version=protocol.VERSION,
-    session=0,
-    token=b"t" * 16,
-    vhost="/",
-    user="guest",
-    credentials={},
-    grace_ms=0,
-    client={},
-)
+HELLO = hello()
 
 
 @pytest.fixture(autouse=True)
@@ -43,8 +30,7 @@ def _others_are_served(calm_cluster: Cluster) -> Iterator[None]:
     calm_cluster.wait_ready()
     assert [node.process for node in calm_cluster.running] == before
     for node in calm_cluster.nodes:
-        publish(calm_cluster.url_of(node), "well", range(3))
-        assert_each_once(receive(calm_cluster.url_of(node), "well", 3), 3)
+        assert round_trip(node.port, "well", b"good") == b"good"
 
 
 def rubbish() -> list[bytes]:
@@ -62,23 +48,8 @@ def rubbish() -> list[bytes]:
     return frames
 
 
-@contextmanager
-def dealer(port: int) -> Iterator[Any]:
-    """A ZeroMQ socket that speaks to one port of a node."""
-    context = zmq.Context()
-    link = context.socket(zmq.DEALER)
-    link.linger = 1000
-    link.rcvtimeo = WAIT_MS
-    link.sndtimeo = WAIT_MS
-    link.connect(f"tcp://127.0.0.1:{port}")
-    try:
-        yield link
-    finally:
-        context.destroy(linger=1000)
-
-
 def send_all(port: int, frames: list[bytes]) -> None:
-    with dealer(port) as link:
+    with RawClient(port) as link:
         for frame in frames:
             link.send(frame)
 
@@ -104,9 +75,9 @@ def test_rubbish_frames_are_counted(calm_cluster: Cluster, port: str) -> None:
 def test_messages_of_one_and_of_many_parts(calm_cluster: Cluster, port: str) -> None:
     node = calm_cluster.nodes[0]
     before = node.metric(MALFORMED)
-    with dealer(getattr(node, port)) as link:
+    with RawClient(getattr(node, port)) as link:
         for parts in ([b"", b""], [b"a", b"b", b"c"], [b""] * 50):
-            link.send_multipart(parts)
+            link.send(*parts)
     wait_counted(node, before, 3)
 
 
@@ -144,8 +115,7 @@ def test_a_node_of_another_cluster_is_not_listened_to(calm_cluster: Cluster) -> 
     node = calm_cluster.nodes[0]
     before = {view.shard: view.term for view in calm_cluster.status(node).shards}
     send_all(node.peer_port, strange_peer_frames(calm_cluster))
-    publish(calm_cluster.url_of(node), "well", range(3))
-    receive(calm_cluster.url_of(node), "well", 3)
+    round_trip(node.port, "well", b"good")
     after = {view.shard: view.term for view in calm_cluster.status(node).shards}
     assert after == before
 
@@ -188,48 +158,40 @@ def operations() -> list[protocol.AnyOperation]:
     ]
 
 
-def greet(link: Any) -> None:
-    """Open a session."""
-    link.send(protocol.encode_operations(1, [HELLO]))
-    answers = protocol.decode_answers(link.recv())
-    assert any(isinstance(answer, protocol.Welcome) for answer in answers), answers
-
-
 def test_nonsense_in_good_form(calm_cluster: Cluster) -> None:
     for node in calm_cluster.nodes:
-        with dealer(node.port) as link:  # before any Hello
+        with RawClient(node.port) as link:  # before any Hello
             for operation in operations():
                 if not isinstance(operation, protocol.Hello):
-                    link.send(protocol.encode_operations(0, [operation]))
-        with dealer(node.port) as link:  # in a session, one by one
-            greet(link)
+                    link.say(operation)
+        with RawClient(node.port) as link:  # in a session, one by one
+            link.greet()
             for operation in operations():
-                link.send(protocol.encode_operations(0, [operation]))
-        with dealer(node.port) as link:  # in a session, all at once, with an odd floor
-            greet(link)
-            link.send(protocol.encode_operations(2**63, operations()))
-            link.send(protocol.encode_operations(-1, operations()))
+                link.say(operation)
+        with RawClient(node.port) as link:  # in a session, all at once, with an odd floor
+            link.greet()
+            link.say(*operations(), floor=2**63)
+            link.say(*operations(), floor=-1)
+
+
+@pytest.mark.parametrize("operation", operations(), ids=lambda o: f"{type(o).__name__}-{o!r:.40}")
+def test_nonsense_is_answered(calm_cluster: Cluster, operation: protocol.AnyOperation) -> None:
+    """Whatever has a seq gets an answer, or its sender would repeat it for ever."""
+    if not hasattr(operation, "seq"):
+        return
+    with RawClient(calm_cluster.nodes[0].port) as link:
+        link.greet()
+        link.ask(operation)
 
 
 def test_arguments_nested_as_deep_as_a_decoder_bears(calm_cluster: Cluster) -> None:
     """What one stage decodes the next ones must too: they stand deeper in the stack."""
-    with dealer(calm_cluster.nodes[0].port) as link:
-        greet(link)
+    with RawClient(calm_cluster.nodes[0].port) as link:
+        link.greet()
         for number, depth in enumerate([*range(1, 300, 10), *range(300, 1100)], start=1):
             nested = b"\x81\xa1a" * depth + b"\x80"
-            frame = b"".join(
-                # [floor, [[12, seq, name, passive, durable, exclusive, auto_delete, arguments]]]
-                (b"\x01\x92\x01\x91\x98\x0c", msgspec.msgpack.encode(number))
-                + (msgspec.msgpack.encode(f"deep{depth}"), b"\xc2\xc3\xc2\xc2", nested)
-            )
-            link.send(frame)
-        last = number
-
-        def answered() -> bool:
-            for answer in protocol.decode_answers(link.recv()):
-                seqs = answer.seqs if isinstance(answer, protocol.Confirmed) else ()
-                if getattr(answer, "seq", None) == 1 or 1 in seqs:
-                    return True
-            return False
-
-        eventually(answered, 10, f"an answer to the first of {last}")
+            # [floor, [[12, seq, name, passive, durable, exclusive, auto_delete, arguments]]]
+            seq, name = msgspec.msgpack.encode(number), msgspec.msgpack.encode(f"deep{depth}")
+            link.send(b"\x01\x92\x01\x91\x98\x0c" + seq + name + b"\xc2\xc3\xc2\xc2" + nested)
+        answer = link.ask(protocol.DeclareQueue(number + 1, "deep"))
+        assert isinstance(answer, protocol.Replied), answer

@@ -29,14 +29,16 @@ def test_a_client_of_a_node_that_leads_nothing_of_it(calm_cluster: Cluster) -> N
 def test_two_workers_share_a_queue(calm_cluster: Cluster, tmp_path: Path) -> None:
     seen = tmp_path / "seen"
     url = calm_cluster.url
-    with Worker(url, tmp_path, name="w1", queue="shared") as first:
-        with Worker(url, tmp_path, name="w2", queue="shared") as second:
-            first.wait_ready()
-            second.wait_ready()
-            with app.connection_for_write(url) as connection:
-                for number in range(60):
-                    record.apply_async((str(seen), number), queue="shared", connection=connection)
-            eventually(lambda: len(lines_of(seen)) >= 60, 30, "60 tasks")
+    with (
+        Worker(url, tmp_path, name="w1", queue="shared") as first,
+        Worker(url, tmp_path, name="w2", queue="shared") as second,
+    ):
+        first.wait_ready()
+        second.wait_ready()
+        with app.connection_for_write(url) as connection:
+            for number in range(60):
+                record.apply_async((str(seen), number), queue="shared", connection=connection)
+        eventually(lambda: len(lines_of(seen)) >= 60, 30, "60 tasks")
     lines = lines_of(seen)
     assert sorted(int(number) for number, _ in lines) == list(range(60))
     assert {worker for _, worker in lines} == {"w1@test", "w2@test"}

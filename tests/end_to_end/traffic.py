@@ -68,8 +68,8 @@ class Publisher:
     def _run(self) -> None:
         try:
             self._publish_all()
-        except Exception as error:
-            self._error = error  # raised again where the test leaves the `with`
+        except Exception as error:  # noqa: BLE001  raised again where the test leaves the `with`
+            self._error = error
 
     def _publish_all(self) -> None:
         queue = queue_named(self._name)
