@@ -95,6 +95,7 @@ class Leader:
         self.progress = {member: self._new_progress() for member in members(raft.membership)}
         if raft.id in self.progress:
             self.progress[raft.id].match = log.stable
+            self.progress[raft.id].become_replicate()
         self.uncommitted = Uncommitted()
         self._count_uncommitted()
 
@@ -226,11 +227,19 @@ class Leader:
         if progress is None:
             return
         progress.recent_active = True
+        if reject.rejected == 0:
+            self._join(reject.sender, progress)
+            return
         agree = reject.hint_index
         if reject.hint_term:
             agree, _ = self._raft.log.agree_at_most(agree, reject.hint_term)
         if progress.rejected(reject.rejected, agree):
             self.flush_wanted = True
+
+    def _join(self, member: int, progress: Progress) -> None:
+        """A member refuses even the log's very beginning: it has nothing at all."""
+        if progress.match == 0 and progress.state is not ProgressState.SNAPSHOT:
+            self._send_snapshot(member, progress)
 
     def on_heartbeat_reply(self, reply: HeartbeatReply) -> None:
         progress = self.progress.get(reply.sender)
@@ -305,6 +314,7 @@ class Leader:
         if self.transferee != target:
             self.transferee = target
             self.election_elapsed = 0
+            self.progress[target].wants_empty = self.flush_wanted = True
             self._time_out_transferee()
         return True
 

@@ -22,6 +22,9 @@ from raftlog.errors import Compacted, StorageError, Unavailable
 from raftlog.messages import Entry, Snapshot
 from raftlog.storage import Storage, limited
 
+ENTRY_OVERHEAD = 64
+"""What an entry in memory costs beside its data, about, in bytes."""
+
 
 @dataclass(slots=True)
 class Log:
@@ -123,7 +126,7 @@ class Log:
         assert self.committed < first <= self.last + 1, (self.committed, first, self.last)
         if first == self.last + 1:
             self.tail.extend(entries)
-            self.tail_bytes += sum([len(entry.data) for entry in entries])
+            self.tail_bytes += _memory(entries)
         else:
             self._replace_end(first, entries)
         self.last = entries[-1].index
@@ -134,7 +137,7 @@ class Log:
         else:
             self.tail[first - self.tail_first :] = entries
         self.stable = min(self.stable, first - 1)
-        self.tail_bytes = sum([len(entry.data) for entry in self.tail])
+        self.tail_bytes = _memory(self.tail)
 
     def follow(self, prev_index: int, prev_term: int, entries: Sequence[Entry]) -> bool:
         """Make the log equal to a leader's from `prev_index` on; False when it cannot.
@@ -164,7 +167,7 @@ class Log:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Replace everything by a snapshot."""
-        assert snapshot.index > self.committed
+        assert snapshot.index >= self.committed
         self.snapshot = snapshot
         self.tail, self.tail_bytes, self.tail_first = [], 0, snapshot.index + 1
         self.last = self.stable = self.committed = snapshot.index
@@ -196,9 +199,13 @@ class Log:
         """Let go of the oldest durable entries beyond the limit."""
         size, count, durable = self.tail_bytes, 0, self.stable + 1 - self.tail_first
         while size > self.cached_bytes_max and count < durable:
-            size -= len(self.tail[count].data)
+            size -= len(self.tail[count].data) + ENTRY_OVERHEAD
             count += 1
         if count:
             del self.tail[:count]
             self.tail_first += count
             self.tail_bytes = size
+
+
+def _memory(entries: Sequence[Entry]) -> int:
+    return sum([len(entry.data) for entry in entries]) + ENTRY_OVERHEAD * len(entries)

@@ -430,7 +430,11 @@ class Raft:
 
     def _follow(self, request: AppendRequest) -> None:
         log, prev = self.log, request.prev_index
-        if prev < log.committed:
+        if not self.membership.voters:
+            # Who joins with nothing does not know on what the log's changes build. Refusing
+            # even prev_index 0 makes the leader send a snapshot, which says.
+            self.messages_after.append(AppendReject(self.id, request.sender, self.term, prev, 0, 0))
+        elif prev < log.committed:
             self._acknowledge(request.sender, log.committed)
         elif log.follow(prev, request.prev_term, request.entries):
             last = prev + len(request.entries)
@@ -455,7 +459,9 @@ class Raft:
 
     def _restore(self, request: SnapshotRequest) -> None:
         snapshot, log = request.snapshot, self.log
-        if snapshot.index > log.committed:
+        if not self.membership.voters:
+            self._replace_log(snapshot)
+        elif snapshot.index > log.committed:
             if log.has(snapshot.index, snapshot.term):
                 log.commit_to(snapshot.index)  # all of it is here, and perhaps more
             else:

@@ -51,7 +51,10 @@ class MemoryStorage:
     """A `Storage` in memory, with what its driver needs to write it."""
 
     def __init__(self, membership: Membership | Iterable[int] = ()) -> None:
-        """An empty log; `membership` (or its voters) is the one a static group begins with."""
+        """An empty log; `membership` (or its voters) is the one a static group begins with.
+
+        Without any, the node joins a group that exists: its leader sends what is needed.
+        """
         if not isinstance(membership, Membership):
             membership = Membership(voters=tuple(sorted(membership)))
         self._hard_state = HardState()
@@ -132,8 +135,11 @@ class MemoryStorage:
         self._before, self._entries = (index, self.term(index)), self._entries[index - before :]
 
     def apply_snapshot(self, snapshot: Snapshot) -> None:
-        """Replace the whole log by a snapshot that came from a leader."""
-        if snapshot.index <= self._snapshot.index:
+        """Replace the whole log by a snapshot that came from a leader.
+
+        A node that joins may get one of index 0, which only says who founded the group.
+        """
+        if snapshot.index <= self._snapshot.index and self._membership.voters:
             raise SnapshotOutOfDate(f"{snapshot.index}, where {self._snapshot.index} exists")
         self._snapshot, self._membership = snapshot, snapshot.membership
         self._before, self._entries = (snapshot.index, snapshot.term), []
