@@ -61,7 +61,7 @@ class Message(KombuMessage):
         if headers and headers.get("compression"):
             try:
                 body = decompress(body, headers["compression"])
-            except Exception:  # Kombu hands whatever it is to `on_decode_error`
+            except Exception:  # noqa: BLE001  Kombu hands whatever it is to `on_decode_error`
                 self.errors = [sys.exc_info()]
         if encoding in _TEXT:
             try:

@@ -64,7 +64,7 @@ def test_compressed_text_is_text_again() -> None:
 def test_what_cannot_be_decompressed_is_an_error_of_the_message() -> None:
     message = through(b"rubbish", {"compression": "application/x-gzip"}, content_encoding="utf-8")
     assert len(message.errors) == 1
-    with pytest.raises(Exception, match="zlib|decompress|incorrect"):
+    with pytest.raises(Exception, match=r"zlib|decompress|incorrect"):
         message._reraise_error()
     assert not through("fine").errors
 
