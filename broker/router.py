@@ -60,6 +60,10 @@ class Stale(NamedTuple):
 
 
 STALE: Final = Stale()
+NESTING_MAX: Final = 32
+"""Of arguments and options. What this node decodes every replica must encode and decode too,
+there with another depth of stack: near Python's recursion limit they would part ways."""
+
 Result: TypeAlias = Done | Value | No
 Saga: TypeAlias = Generator[Send, Result, AnyAnswer]
 Plan: TypeAlias = list[Send] | Saga | AnyAnswer | Stale
@@ -179,6 +183,9 @@ class Router:
             fault = self._fault(operation)
             if fault is not None:
                 return fault
+        if operation.options is not None and _nests_deeper(operation.options, NESTING_MAX):
+            text = f"options of a message are nested more than {NESTING_MAX} levels deep"
+            return RefusedAnswer(seq, Code.INVALID_ARGUMENT, text)
         if not 0 <= operation.priority <= 9:
             text = f"priority {operation.priority} is not between 0 and 9"
             return RefusedAnswer(seq, Code.INVALID_ARGUMENT, text)
@@ -347,6 +354,9 @@ class Router:
             return RefusedAnswer(operation.seq, Code.INVALID_ARGUMENT, text)
         arguments: Arguments | None = getattr(operation, "arguments", None)
         if arguments is not None:
+            if _nests_deeper(arguments, NESTING_MAX):
+                text = f"arguments are nested more than {NESTING_MAX} levels deep"
+                return RefusedAnswer(operation.seq, Code.INVALID_ARGUMENT, text)
             size = len(commands.encode_arguments(arguments))
             if size > limits.header_bytes_max:
                 return RefusedAnswer(
@@ -358,6 +368,15 @@ class Router:
         if isinstance(operation, DeclareQueue | DeleteQueue | PurgeQueue) and not operation.name:
             return RefusedAnswer(operation.seq, Code.INVALID_ARGUMENT, "name of a queue is empty")
         return None
+
+
+def _nests_deeper(value: object, levels: int) -> bool:
+    """Whether plain data has containers within containers beyond so many levels."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if not isinstance(value, list | tuple):
+        return False
+    return levels == 0 or any(_nests_deeper(inner, levels - 1) for inner in value)
 
 
 def _delete(drop: Send, remove: Send, seq: int) -> Saga:
