@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -39,6 +39,7 @@ LEVEL_S = 20.0
 WORKER_STOP_S = 15.0
 POLL_S = 0.05
 LOG_LINES_SHOWN = 40
+_T = TypeVar("_T")
 
 
 class DemoFailed(Exception):
@@ -236,7 +237,7 @@ class _Demo:
         del self.node_lines[:-1000]
 
 
-def wait_for(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
+def wait_for(condition: Callable[[], _T], timeout_s: float, what: str) -> _T:
     """The first truthy value of `condition`; `DemoFailed` after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):

@@ -184,14 +184,21 @@ def test_nonsense_is_answered(calm_cluster: Cluster, operation: protocol.AnyOper
         link.ask(operation)
 
 
-def test_arguments_nested_as_deep_as_a_decoder_bears(calm_cluster: Cluster) -> None:
+@pytest.mark.parametrize("what", ["arguments", "options"])
+def test_plain_data_nested_as_deep_as_a_decoder_bears(calm_cluster: Cluster, what: str) -> None:
     """What one stage decodes the next ones must too: they stand deeper in the stack."""
+    pack = msgspec.msgpack.encode
     with RawClient(calm_cluster.nodes[0].port) as link:
         link.greet()
-        for number, depth in enumerate([*range(1, 300, 10), *range(300, 1100)], start=1):
+        link.ask(protocol.DeclareQueue(1, "deep"))
+        for number, depth in enumerate([*range(1, 300, 10), *range(300, 1100)], start=2):
             nested = b"\x81\xa1a" * depth + b"\x80"
-            # [floor, [[12, seq, name, passive, durable, exclusive, auto_delete, arguments]]]
-            seq, name = msgspec.msgpack.encode(number), msgspec.msgpack.encode(f"deep{depth}")
-            link.send(b"\x01\x92\x01\x91\x98\x0c" + seq + name + b"\xc2\xc3\xc2\xc2" + nested)
+            if what == "arguments":  # tag, seq, name, 4 flags, arguments
+                flags = b"\xc2\xc3\xc2\xc2"
+                operation = b"\x98\x0c" + pack(number) + pack(f"deep{depth}") + flags + nested
+            else:  # tag, seq, exchange, key, mandatory, priority, options, payload
+                head = b"\x98\x03" + pack(number) + pack("") + pack("deep") + b"\xc2\x00"
+                operation = head + nested + pack(b"")
+            link.send(b"\x01\x92\x01\x91" + operation)
         answer = link.ask(protocol.DeclareQueue(number + 1, "deep"))
         assert isinstance(answer, protocol.Replied), answer
