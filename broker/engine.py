@@ -198,7 +198,7 @@ class Engine:
             ),
             storage,
         )
-        if preferred_leader(number, self._replicas[number]) != self.node:
+        if preferred_leader(self._replicas[number]) != self.node:
             raft.set_election_timeout(2 * config.election_ticks)
         return Shard(
             number,
@@ -1079,7 +1079,7 @@ class Engine:
         for number, shard in self.shards.items():
             if not shard.in_service:
                 continue
-            wanted = preferred_leader(number, self._replicas[number])
+            wanted = preferred_leader(self._replicas[number])
             peer = self._peers.get(wanted)
             settled = self.now_ms - self._in_service_since[number] > BALANCE_AFTER_MS
             if peer is None or not settled or not self._is_heard(peer):
