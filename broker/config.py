@@ -47,8 +47,8 @@ class Config:
     shards: int = 8  #: Raft groups; shard 0 has topology and sessions, the others the queues
     replication_factor: int = 3  #: nodes that keep a copy of each shard
     tick_ms: int = 50
-    heartbeat_ticks: int = 2
-    election_ticks: int = 10
+    heartbeat_ticks: int = 4
+    election_ticks: int = 20
     beat_ms: int = 1000  #: between signs of life to each client
     grace_ms: int = 5000  #: a client that asks for no grace has this long to come back
     grace_ms_max: int = 600_000  #: longer wishes are cut to it
