@@ -181,6 +181,8 @@ class Engine:
         self._inspection_count = 0
         self._due = {"leads": 0, "upkeep": 0, "beat": 0, "hello": 0}
         self._in_service_since: dict[int, int] = {}
+        self._silent: list[str] = []  # peers whose silence was told of
+        self._began_ms = now_ms
 
     # --- setting up -----------------------------------------------------------------------
 
@@ -985,8 +987,28 @@ class Engine:
 
     # --- upkeep ---------------------------------------------------------------------------
 
+    def _tell_of_silence(self) -> None:
+        """Say once which peers are not heard, and once when that changes."""
+        silent = [peer.node for peer in self._peers.values() if not self._is_heard(peer)]
+        starting = self.now_ms - self._began_ms < self.config.link_lost_ms
+        if silent == self._silent or (silent and starting):
+            return
+        self._silent = silent
+        known = (self.config.peer(node) for node in silent)
+        places = ", ".join(f"{peer.id} at {peer.host}:{peer.peer_port}" for peer in known)
+        if not silent:
+            self._log(f"node {self.node} hears all other nodes")
+        elif len(silent) < len(self._peers):
+            self._log(f"node {self.node} does not hear {places}; it keeps trying")
+        else:
+            self._log(
+                f"node {self.node} hears none of the other nodes ({places}) and keeps trying: "
+                f"check that they run and that --cluster-nodes names their peer ports"
+            )
+
     def _upkeep(self) -> None:
         """Once in a while: what events may have missed is found by looking."""
+        self._tell_of_silence()
         for shard in self.shards.values():
             if shard.in_service:
                 self._reconcile(shard)
