@@ -5,6 +5,7 @@ Units stand at the end of the names. A limit's behaviour when it is reached is s
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from hashlib import blake2b
 
@@ -13,6 +14,11 @@ from broker.errors import ConfigError
 PORT = 7650
 PEER_PORT = 7651
 HTTP_PORT = 7652
+PORT_MAX = 65_535
+PORTS = ("port", "peer_port", "http_port")
+NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+FRAME_OVERHEAD_BYTES = 64 << 10
+"""Room for the names and numbers beside a message's body and headers."""
 WILDCARDS = ("0.0.0.0", "::", "*", "")
 
 
@@ -78,7 +84,37 @@ class Config:
     cache_bytes_max: int = 64 << 20  #: recent entries of all shards kept in memory
 
     def __post_init__(self) -> None:
+        self._check_numbers()
+        self._check_cluster()
+        self._check_fit()
+
+    def _check_numbers(self) -> None:
+        """Each number by itself."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type != "int":
+                continue
+            least = 0 if field.name == "grace_ms" else 1
+            if value < least:
+                raise ConfigError(f"{option(field.name)} {value} must be at least {least}")
+            if field.name in PORTS and value > PORT_MAX:
+                raise ConfigError(f"{option(field.name)} {value} is not between 1 and {PORT_MAX}")
+        if not 2 <= self.shards < 0xFFFF:
+            raise ConfigError(f"--shards {self.shards} is not between 2 and 65534")
+
+    def _check_cluster(self) -> None:
+        """The cluster's list, and this node's place in it."""
+        if not self.cluster_name:
+            raise ConfigError("--cluster-name is empty: give every node of the cluster one name")
+        if not self.data_dir:
+            raise ConfigError("--data-dir is empty: name a directory that this node may keep")
         ids = [peer.id for peer in self.cluster_nodes]
+        for id in ids:
+            if not NODE_NAME.fullmatch(id):
+                raise ConfigError(
+                    f"--cluster-nodes: {id!r} is no name for a node: use 1 to 64 letters, digits, "
+                    f"dots, dashes and underscores"
+                )
         if self.node_id not in ids:
             raise ConfigError(
                 f"--node-id {self.node_id!r} is not one of --cluster-nodes ({', '.join(ids)}): "
@@ -86,26 +122,38 @@ class Config:
             )
         if len(set(ids)) != len(ids):
             raise ConfigError(f"--cluster-nodes names a node twice: {', '.join(ids)}")
+        addresses = {(peer.host, peer.peer_port) for peer in self.cluster_nodes}
+        if len(addresses) != len(ids):
+            raise ConfigError("--cluster-nodes gives two nodes the same address: correct one")
         if len({raft_id(id) for id in ids}) != len(ids):
             raise ConfigError(f"--cluster-nodes: rename one of {', '.join(ids)}; their ids collide")
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.type == "int" and field.name != "grace_ms" and value <= 0:
-                raise ConfigError(f"{field.name} must be positive, not {value}")
-        for name in ("port", "peer_port", "http_port"):
-            if not 0 < getattr(self, name) < 65_536:
-                option = name.replace("_", "-")
-                raise ConfigError(f"--{option} {getattr(self, name)} is not between 1 and 65535")
         own = self.peer(self.node_id)
         if own.peer_port != self.peer_port:
             raise ConfigError(
                 f"--peer-port {self.peer_port} is not the port {own.peer_port} that "
                 f"--cluster-nodes gives for {self.node_id}: make them equal"
             )
-        if not 2 <= self.shards < 0xFFFF:
-            raise ConfigError(f"--shards {self.shards} is not between 2 and 65534")
-        if not 0 < self.heartbeat_ticks < self.election_ticks:
-            raise ConfigError("heartbeat_ticks must be positive and below election_ticks")
+
+    def _check_fit(self) -> None:
+        """Settings that only make sense together: the first must be below the second."""
+        # The frame of a message of the greatest size carries its headers and some names too.
+        message_bytes = self.body_bytes_max + self.header_bytes_max + FRAME_OVERHEAD_BYTES
+        for low, high, least, why in (
+            (
+                "heartbeat_ticks",
+                "election_ticks",
+                self.heartbeat_ticks + 1,
+                "a leader must be heard",
+            ),
+            ("grace_ms", "grace_ms_max", self.grace_ms, "it is its limit"),
+            ("body_bytes_max", "frame_bytes_max", message_bytes, "a message must fit a frame"),
+            ("body_bytes_max", "unconfirmed_bytes_max", message_bytes, "a message must be taken"),
+        ):
+            if getattr(self, high) < least:
+                raise ConfigError(
+                    f"{option(high)} {getattr(self, high)} is too small for {option(low)} "
+                    f"{getattr(self, low)}: make it {least} or more; {why}"
+                )
 
     def peer(self, node: str) -> Peer:
         """The cluster's entry for a node."""
@@ -126,6 +174,11 @@ class Config:
         return blake2b(f"{self.cluster_name}/{names}".encode(), digest_size=8).digest()
 
 
+def option(field: str) -> str:
+    """How a field of `Config` is called on the command line."""
+    return "--" + field.replace("_", "-")
+
+
 def raft_id(node: str) -> int:
     """A node's id in Raft: 48 bits of its name's hash, for ever. A replaced node has a new name."""
     return int.from_bytes(blake2b(node.encode(), digest_size=6).digest(), "big") or 1
@@ -137,7 +190,7 @@ def parse_cluster_nodes(text: str) -> tuple[Peer, ...]:
     for part in filter(None, (part.strip() for part in text.split(","))):
         id, _, address = part.partition(":")
         host, _, port = address.rpartition(":")
-        if not id or not host or not port.isdecimal() or not 0 < int(port) < 65_536:
+        if not id or not host or not port.isdecimal() or not 0 < int(port) <= PORT_MAX:
             raise ConfigError(
                 f"--cluster-nodes: {part!r} is not of the form name:host:peer-port, "
                 f"as in n1:10.0.0.1:7651"
