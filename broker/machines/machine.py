@@ -521,15 +521,13 @@ class Machine:
         session = self._sessions.pop(session_id, None)
         if session is None:
             return
-        left: dict[int, None] = {}
+        left = {consumer.queue for consumer in session.consumers.values()}  # asked, never iterated
+        holders = _holders(session)
         for consumer in session.consumers.values():
             self._queues[consumer.queue].remove(consumer)
-            left[consumer.queue] = None
-        touched = dict(left)
-        for holder in _holders(session):
+        for holder in holders:
             self._queues[holder.queue].take_back(holder)
-            touched[holder.queue] = None
-        for uid in touched:
+        for uid in dict.fromkeys(holder.queue for holder in holders):
             queue = self._queues[uid]
             queue.deliver(effects)
             if uid in left and queue.auto_delete and not queue.consumers:
