@@ -201,7 +201,8 @@ make_context() {
   cp "$ROOT/deploy/Dockerfile" "$context/deploy/"
   local python=python3 version
   version=$(docker run --rm --network none "$BASE_IMAGE" python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-  "$python" -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir "$wheels" "$context"
+  "$python" -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir "$wheels" "$context" \
+    >"$WORK/pip.log" 2>&1 || { tail -n 5 "$WORK/pip.log"; fail "no wheel of this package"; }
   rm -rf "$context/build" "$context"/*.egg-info
   local machine platform=()
   machine=$(uname -m)
@@ -210,7 +211,8 @@ make_context() {
   done
   "$python" -m pip download --quiet --disable-pip-version-check --only-binary=:all: \
     --python-version "$version" "${platform[@]}" --find-links "$KEPT/wheels" \
-    --dest "$wheels" "$wheels"/raftmq-*.whl
+    --dest "$wheels" "$wheels"/raftmq-*.whl \
+    >"$WORK/pip.log" 2>&1 || { tail -n 5 "$WORK/pip.log"; fail "no wheels of what this package needs"; }
   find "$wheels" -name '*.whl' ! -name 'raftmq-*' -exec cp {} "$KEPT/wheels/" \;
   echo "wheels: $(find "$wheels" -name '*.whl' | wc -l), for Python $version"
 }
@@ -263,8 +265,15 @@ sys.exit(0 if all(view == views[0] for view in views) else 1)
 PYTHON
 }
 
-runs() { docker exec "$worker" sh -c 'cat /var/lib/raftmq/tally 2>/dev/null | wc -l'; }
-at_least() { [ "$(runs)" -ge "$1" ]; }
+worker_runs() { [ "$(docker inspect --format '{{.State.Status}}' "$worker")" = running ]; }
+runs() { docker exec "$worker" sh -c 'cat /var/lib/raftmq/tally 2>/dev/null | wc -l' 2>/dev/null || echo 0; }
+at_least() { # at_least COUNT: so many runs; no use in waiting for them once the producer failed
+  if ! kill -0 "$sender" 2>/dev/null && ! wait "$sender"; then
+    tail -n 20 "$WORK/send.log"
+    fail "the producer ended with an error"
+  fi
+  [ "$(runs)" -ge "$1" ]
+}
 
 # --- the test ------------------------------------------------------------------------------------
 
@@ -310,6 +319,7 @@ compose up --no-build --detach >"$WORK/up.log" 2>&1 || { cat "$WORK/up.log"; fai
 for node in n1 n2 n3; do wait_for "$node healthy" is_healthy "$node"; done
 for node in n1 n2 n3; do wait_for "$node ready" is_ready "$node"; done
 worker=$(container worker)
+wait_for "a running worker" worker_runs
 echo "healthy and ready: n1 n2 n3"
 
 say "sending $TASKS tasks, and killing the leader of their queue in the middle"
