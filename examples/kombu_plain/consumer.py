@@ -32,7 +32,7 @@ def main() -> None:
             try:
                 while True:
                     connection.drain_events(timeout=SILENCE_S)
-            except socket.timeout:
+            except socket.timeout:  # noqa: UP041  what Kombu's documentation names
                 print("no more orders")
 
 
