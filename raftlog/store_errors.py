@@ -14,8 +14,6 @@ All but `StoreFailed` and the two kinds of corruption are raised before anything
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from raftlog.errors import RaftError
 
 REPLACE = (
@@ -55,7 +53,7 @@ class CorruptRecord(StoreCorrupt):
     entry of the log.
     """
 
-    def __init__(self, path: Path, group: int | None, index: int | None, wrong: str) -> None:
+    def __init__(self, path: object, group: int | None, index: int | None, wrong: str) -> None:
         of_group = "of the node" if group is None else f"of group {group}"
         record = f"the record {of_group}" if index is None else f"entry {index} {of_group}"
         super().__init__(f"{record} in {path} is damaged: {wrong}. {REPLACE}")
