@@ -335,9 +335,11 @@ def show_membership(membership: Membership) -> str:
         return ",".join(map(str, ids))
 
     parts = [f"voters={text(membership.voters)}"]
-    for name in ("outgoing", "learners", "learners_next"):
-        if ids := getattr(membership, name):
-            parts.append(f"{name}={text(ids)}")
+    parts.extend(
+        f"{name}={text(getattr(membership, name))}"
+        for name in ("outgoing", "learners", "learners_next")
+        if getattr(membership, name)
+    )
     assert set(members(membership)) >= set(membership.voters)
     return " ".join(parts + (["auto-leave"] if membership.auto_leave else []))
 
@@ -365,6 +367,7 @@ def show_ready(id: str, ready: Ready) -> list[str]:
         lines.append(f"{id}: {sync:7}    {state}")
     lines.extend(f"{id}: then       {show(message)}" for message in ready.messages_after)
     lines.extend(f"{id}: apply      {show_entry(entry)}" for entry in ready.committed)
-    for read in ready.read_states:
-        lines.append(f"{id}: read {show_context(read.context)} at {read.index}")
+    lines.extend(
+        f"{id}: read {show_context(read.context)} at {read.index}" for read in ready.read_states
+    )
     return lines

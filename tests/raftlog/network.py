@@ -1,0 +1,353 @@
+"""A group in a bad network, from one seed, with its invariants checked at every step.
+
+Messages are lost, doubled and overtake each other; links break in one direction; nodes crash
+between any two steps of a turn and lose what was not written; they take snapshots, compact,
+change members, hand over leadership and answer reads. `run` ends with a time in which all is
+well, and demands progress.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from random import Random
+
+from raftlog.config import Config
+from raftlog.errors import RaftError, StorageError
+from raftlog.membership import Change, Step, StepKind, Transition, members
+from raftlog.messages import (
+    AppendReply,
+    Entry,
+    HardState,
+    Membership,
+    Message,
+    SnapshotRequest,
+    VoteReply,
+    VoteRequest,
+    decode_message,
+    encode_message,
+)
+from raftlog.node import RawNode, Role
+from tests.raftlog.host import Host
+
+POOL_MAX = 300
+HEALING_ROUNDS = 400
+
+
+class Checker:
+    """What was ever true of the group: nothing may contradict it later."""
+
+    def __init__(self) -> None:
+        self.leaders: dict[int, int] = {}  # term -> who led it
+        self.entries: dict[tuple[int, int], tuple[Entry, int]] = {}  # with the term before
+        self.committed: list[tuple[int, bytes]] = [(0, b"")]  # by index
+        self.durable: dict[int, HardState] = {}
+        self.lives: dict[int, tuple[RawNode, int, int]] = {}  # node, commit, applied
+
+    def sent(self, host: Host, message: Message) -> None:
+        """A promise on the wire is in its sender's durable image."""
+        hard, _ = host.storage.initial_state()
+        match message:
+            case AppendReply():
+                assert hard.term == message.term, ("ack before term", message, hard)
+                assert host.storage.last_index() >= message.index, ("ack before write", message)
+            case VoteReply(granted=True):
+                assert (hard.term, hard.vote) == (message.term, message.target), (message, hard)
+            case VoteRequest():
+                assert (hard.term, hard.vote) == (message.term, message.sender), (message, hard)
+
+    def written(self, host: Host, entries: list[Entry]) -> None:
+        """Log matching: an entry of (index, term) is the same everywhere, and so is its past."""
+        for entry in entries:
+            before = host.storage.term(entry.index - 1)
+            known = self.entries.setdefault((entry.index, entry.term), (entry, before))
+            assert known == (entry, before), ("logs differ", known, entry, before)
+        hard, _ = host.storage.initial_state()
+        old = self.durable.get(host.node.id, HardState())
+        assert hard.term >= old.term and hard.commit >= old.commit, (old, hard)
+        assert hard.term > old.term or old.vote in (0, hard.vote), ("voted twice", old, hard)
+        self.durable[host.node.id] = hard
+
+    def applied(self, entries: list[Entry]) -> None:
+        """One history of commits."""
+        for entry in entries:
+            assert entry.index <= len(self.committed), ("applied before committed", entry)
+            if entry.index == len(self.committed):
+                self.committed.append((entry.term, entry.data))
+            assert self.committed[entry.index] == (entry.term, entry.data), ("histories", entry)
+
+    def looked_at(self, host: Host) -> None:
+        """One leader per term, who has everything committed; nothing goes back."""
+        node = host.node
+        old, commit, applied = self.lives.get(node.id, (node, 0, 0))
+        if old is node:
+            assert node.commit >= commit and node.applied >= applied
+        self.lives[node.id] = node, node.commit, node.applied
+        if node.role is not Role.LEADER:
+            return
+        if self.leaders.setdefault(node.term, node.id) != node.id:
+            raise AssertionError(("two leaders", node.term, node.id, self.leaders[node.term]))
+        self._is_complete(host)
+
+    def _is_complete(self, host: Host) -> None:
+        log = host.node._raft.log
+        for index in range(max(log.first_index(), len(self.committed) - 5), len(self.committed)):
+            try:
+                term = log.term(index)
+            except StorageError:
+                term = -1
+            later = host.node.term < self.committed[index][0]  # committed after its time
+            assert later or term == self.committed[index][0], ("leader lacks", index, term)
+
+
+class Network:
+    """The group, its messages and its troubles."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = Random(seed)
+        rng = self.rng
+        count = rng.choice([3, 3, 5])
+        self.founders = tuple(range(1, count + 1))
+        self.options = {
+            "pre_vote": rng.random() < 0.8,
+            "check_quorum": rng.random() < 0.8,
+            "eager_commit": rng.random() < 0.7,
+            "max_inflight_messages": rng.choice([1, 3, 256]),
+            "max_entry_bytes_per_message": rng.choice([1, 50, 1 << 20]),
+            "max_committed_bytes_per_ready": rng.choice([1, 50, 1 << 20]),
+            "max_cached_bytes": rng.choice([0, 300, 1 << 20]),
+            "max_uncommitted_bytes": rng.choice([100, 1 << 20]),
+            "snapshot_tick": rng.choice([20, 100]),
+            "step_down_on_removal": rng.random() < 0.9,
+        }
+        self.loss = rng.choice([0.0, 0.05, 0.3])
+        self.changes = rng.random() < 0.5
+        self.checker = Checker()
+        self.hosts = {id: self._host(id, Membership(voters=self.founders)) for id in self.founders}
+        self.pool: list[Message] = []
+        self.broken: set[tuple[int, int]] = set()
+        self.reads: dict[bytes, int] = {}  # name -> what was committed when it was asked
+        self.answered = 0
+        self.number = 0
+        self.trace: deque[str] = deque(maxlen=60)
+
+    def _host(self, id: int, membership: Membership) -> Host:
+        config = Config(id=id, rng=self.rng, **self.options)  # type: ignore[arg-type]
+        return Host(config, membership)
+
+    # --- one step ------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Something happens to somebody."""
+        action = self.rng.choices(ACTIONS, WEIGHTS)[0]
+        host = self.rng.choice(list(self.hosts.values()))
+        self.trace.append(f"{action.__name__} {host.node.id}")
+        action(self, host)
+        self.checker.looked_at(host)
+
+    def tick(self, host: Host) -> None:
+        host.node.tick()
+
+    def deliver(self, host: Host) -> None:
+        if not self.pool:
+            return
+        place = self.rng.randrange(len(self.pool))
+        message = self.pool[place]
+        if self.rng.random() >= 0.1:  # otherwise it will come once more
+            self.pool[place] = self.pool[-1]
+            self.pool.pop()
+        if self.rng.random() >= self.loss:
+            self.arrive(message)
+
+    def arrive(self, message: Message) -> None:
+        if (message.sender, message.target) in self.broken or message.target not in self.hosts:
+            return
+        self.hosts[message.target].node.step(decode_message(encode_message(message)))
+        self.checker.looked_at(self.hosts[message.target])
+
+    def turn(self, host: Host) -> None:
+        """The next part of a turn; a crash may come between any two."""
+        if host.ready is None:
+            if host.node.has_ready():
+                self.send(host, host.begin())
+        else:
+            self.complete(host)
+
+    def complete(self, host: Host) -> None:
+        assert host.ready is not None
+        ready = host.ready
+        after = host.write()
+        if ready.must_sync:
+            self.checker.written(host, ready.entries)
+        if self.rng.random() < 0.01:
+            host.start()  # written, but nobody hears of it
+            return
+        self.send(host, after)
+        self.checker.applied(ready.committed)
+        host.finish()
+        self._check_reads(host)
+
+    def send(self, host: Host, messages: list[Message]) -> None:
+        for message in messages:
+            self.checker.sent(host, message)
+            if isinstance(message, SnapshotRequest) and self.rng.random() < 0.3:
+                host.node.report_snapshot(message.target, ok=False)
+            else:
+                self.pool.append(message)
+        while len(self.pool) > POOL_MAX:
+            self.pool.pop(self.rng.randrange(len(self.pool)))
+
+    def _check_reads(self, host: Host) -> None:
+        for read in host.reads:
+            assert isinstance(read.context, bytes)
+            asked = self.reads.pop(read.context)
+            assert read.index >= asked, ("stale read", read, asked)
+            self.answered += 1
+        host.reads.clear()
+
+    def propose(self, host: Host) -> None:
+        for leader in self._leaders():
+            self.number += 1
+            self._try(lambda leader=leader: leader.node.propose(b"%d" % self.number))
+
+    def read(self, host: Host) -> None:
+        self.number += 1
+        name = b"r%d" % self.number
+        self.reads[name] = len(self.checker.committed) - 1
+        self._try(lambda: host.node.read_index(name))
+
+    def crash(self, host: Host) -> None:
+        host.start()
+        if self.rng.random() < 0.5:
+            for other in self.hosts.values():
+                other.node.peer_lost(host.node.id)
+
+    def snapshot(self, host: Host) -> None:
+        if host.ready is None and host.machine.index > host.storage.snapshot().index:
+            host.take_snapshot()
+            limit = host.storage.snapshot().index
+            if self.rng.random() < 0.7:
+                limit = min(limit, host.node.compactable_to())
+            if limit >= host.storage.first_index():
+                host.storage.compact(limit)
+
+    def transfer(self, host: Host) -> None:
+        for leader in self._leaders():
+            leader.node.transfer_leader(host.node.id)
+
+    def campaign(self, host: Host) -> None:
+        host.node.campaign()
+
+    def partition(self, host: Host) -> None:
+        ids = list(self.hosts)
+        kind = self.rng.randrange(4)
+        if kind == 0:
+            self.broken = set()
+        elif kind == 1:
+            self.broken = {(a, b) for a in ids for b in ids if self.rng.random() < 0.3}
+        elif kind == 2:
+            side = set(self.rng.sample(ids, len(ids) // 2))
+            self.broken = {(a, b) for a in ids for b in ids if (a in side) != (b in side)}
+        else:  # a bridge: all hear `host`, and it them; the rest is in two halves
+            bridge = host.node.id
+            side = set(self.rng.sample(ids, len(ids) // 2))
+            self.broken = {
+                (a, b)
+                for a in ids
+                for b in ids
+                if (a in side) != (b in side) and bridge not in (a, b)
+            }
+
+    def change(self, host: Host) -> None:
+        if not self.changes:
+            return
+        for leader in self._leaders():
+            change = self._some_change(leader)
+            self._try(lambda leader=leader, change=change: leader.node.propose_conf_change(change))
+
+    def _some_change(self, leader: Host) -> Change:
+        if leader.node.membership.outgoing:
+            return Change()
+        rng = self.rng
+        nodes = rng.sample(range(1, 7), rng.choice([1, 1, 2, 3]))
+        steps = tuple(Step(rng.choice(list(StepKind)), node) for node in nodes)
+        for node in nodes:
+            if node not in self.hosts:
+                self.hosts[node] = self._host(node, Membership())
+        return Change(steps, rng.choice(list(Transition)))
+
+    def _try(self, event: Callable[[], object]) -> None:
+        try:
+            event()
+        except RaftError as refusal:
+            self.trace.append(f"refused: {refusal}")
+
+    def _leaders(self) -> list[Host]:
+        return [host for host in self.hosts.values() if host.node.role is Role.LEADER]
+
+    # --- in the end ----------------------------------------------------------------------
+
+    def heal(self) -> None:
+        """All is well from now on: within a bounded time all members apply a new entry."""
+        self.broken, self.loss, wanted = set(), 0.0, b"at last"
+        for host in self.hosts.values():
+            if host.ready is not None:
+                self.complete(host)
+        for round in range(HEALING_ROUNDS):
+            for host in self.hosts.values():
+                host.node.tick()
+                while host.node.has_ready():
+                    self.send(host, host.begin())
+                    self.complete(host)
+                self.checker.looked_at(host)
+            waiting, self.pool = self.pool, []
+            for message in waiting:
+                self.arrive(message)
+            if round > 50 and round % 20 == 0:
+                self._propose_at_the_top(wanted)
+            if self._all_have(wanted):
+                return
+        states = [host.node.status() for host in self.hosts.values()]
+        raise AssertionError(("no progress", states))
+
+    def _propose_at_the_top(self, data: bytes) -> None:
+        for host in self._leaders():
+            if host.node.membership.outgoing and not host.node.membership.auto_leave:
+                self._try(lambda host=host: host.node.propose_conf_change(Change()))
+            self._try(lambda host=host: host.node.propose(data))
+
+    def _all_have(self, data: bytes) -> bool:
+        leaders = sorted(self._leaders(), key=lambda host: host.node.term)
+        if not leaders or data not in leaders[-1].machine.data:
+            return False
+        present = members(leaders[-1].node.membership)
+        return all(data in self.hosts[id].machine.data for id in present)
+
+
+ACTIONS: list[Callable[[Network, Host], None]] = [
+    Network.tick,
+    Network.deliver,
+    Network.turn,
+    Network.propose,
+    Network.read,
+    Network.crash,
+    Network.snapshot,
+    Network.transfer,
+    Network.campaign,
+    Network.partition,
+    Network.change,
+]
+WEIGHTS = [150, 400, 400, 40, 20, 3, 8, 2, 2, 2, 4]
+
+
+def run(seed: int, steps: int) -> Network:
+    """Run one seed; an `AssertionError` names it and shows what happened last."""
+    network = Network(seed)
+    try:
+        for _ in range(steps):
+            network.step()
+        network.heal()
+    except Exception as error:
+        trace = "\n".join(network.trace)
+        raise AssertionError(f"seed {seed}: {error!r}, after\n{trace}") from error
+    return network
