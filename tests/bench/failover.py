@@ -87,10 +87,10 @@ def _round(cluster: Cluster, queue: Queue) -> Pause:
     cluster.restart(leader)
     cluster.wait_ready()
     cluster.wait_level()
-    return Pause(_longest_pause(publisher.confirmed_at, killed_at), home)
+    return Pause(longest_pause(publisher.confirmed_at, killed_at), home)
 
 
-def _longest_pause(confirmed_at: list[float], killed_at: float) -> float:
+def longest_pause(confirmed_at: list[float], killed_at: float) -> float:
     """From the kill on; a confirm that was on its way at that moment does not end the pause."""
     after = [killed_at, *(at for at in confirmed_at if at > killed_at)]
     return max(later - earlier for earlier, later in itertools.pairwise(after))
