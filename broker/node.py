@@ -22,6 +22,7 @@ from broker.ring import replicas_of
 from broker.transport import Transport
 from broker.web import start_web
 from raftlog.lmdb_store import GroupWrite, Identity, LmdbStore
+from raftlog.store_errors import StoreFailed
 
 FRAMES_PER_TURN = 2000
 ROUNDS_PER_TURN = 8
@@ -113,8 +114,11 @@ class Node:
                     break
             if self.engine.has_work() or self._transport.is_readable():
                 self._wake()
+        except StoreFailed as error:
+            log.error("node %s stops, the other nodes go on: %s", self.config.node_id, error)
+            self._stop(1)
         except Exception:
-            # A failed commit, or our own bug: a replica that goes on wrongly is worse than none.
+            # Our own bug: a replica that goes on wrongly is worse than none.
             log.exception("node %s stops; the other nodes go on", self.config.node_id)
             self._stop(1)
 

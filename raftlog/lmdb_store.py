@@ -128,6 +128,15 @@ _decode_state = msgspec.msgpack.Decoder(GroupState).decode
 _decode_identity = msgspec.msgpack.Decoder(Identity).decode
 
 
+FULL_BELOW_BYTES = 1 << 20
+"""With less room than this a failed write is taken for one that found the disk full."""
+
+
+def _free_bytes(path: Path) -> int:
+    disk = os.statvfs(path)
+    return disk.f_bavail * disk.f_frsize
+
+
 class LmdbStore:
     """One node's directory, open. Not to be used from two threads at a time."""
 
@@ -316,7 +325,8 @@ class LmdbStore:
                 f"the store in {self.path} has used all of its {size} bytes: raise "
                 "store_bytes_max and start this node again. What was acknowledged is safe."
             )
-        if isinstance(error, lmdb.DiskError):
+        # A write that found room for its first part alone is an I/O error to LMDB.
+        if isinstance(error, lmdb.DiskError) or _free_bytes(self.path) < FULL_BELOW_BYTES:
             return (
                 f"the disk under {self.path} is full: make room and start this node again. "
                 f"What was acknowledged is safe. ({error})"
