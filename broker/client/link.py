@@ -37,7 +37,8 @@ class Link:
         self.node = node
         self.up = False
         self.down = False
-        socket = self._socket: Any = context.socket(zmq.DEALER)
+        socket: Any = context.socket(zmq.DEALER)
+        self._socket = socket
         try:
             # A random identity: the node never confuses two links. It may not begin with 0.
             socket.set(zmq.ROUTING_ID, b"c" + os.urandom(15))
