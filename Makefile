@@ -50,7 +50,7 @@ fast-tests: $(STAMP)
 	$(BIN)/python -m pytest -q -m "not slow and not containers" tests/raftlog tests/broker
 
 test: $(STAMP)
-	timeout --kill-after=30s $(TEST_LIMIT) $(BIN)/python -m pytest -q -m "not containers" --durations=15 tests
+	timeout --foreground --kill-after=30s $(TEST_LIMIT) $(BIN)/python -m pytest -q -m "not containers" --durations=15 tests
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench
