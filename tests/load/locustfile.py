@@ -29,6 +29,7 @@ from locust.env import Environment
 from locust.runners import WorkerRunner
 
 import kombu_transport  # noqa: F401  makes raftmq:// known to Kombu
+from broker.client import Client, Delivery
 
 RAW = "application/octet-stream"
 WAIT_S = 0.5
@@ -92,7 +93,39 @@ class KombuLink:
         self._connection.close()
 
 
-LINKS: dict[str, Callable[[str, str], Link]] = {"kombu": KombuLink}
+class ClientLink:
+    """By the client inside the transport; the difference is what Kombu costs."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self._client = Client(url).open()
+        self._name = name
+        self._client.declare_queue(name)
+        self._client.declare_exchange(name)
+        self._client.bind_queue(name, name, name)
+
+    def publish(self, body: bytes) -> None:
+        self._client.publish(body, self._name, self._name)
+
+    def consume(self, on_body: OnBody, prefetch: int) -> None:
+        def on_delivery(delivery: Delivery) -> None:
+            on_body(delivery.payload)
+            delivery.ack()
+
+        channel = self._client.channel()
+        channel.set_prefetch(prefetch)
+        channel.consume(self._name, on_delivery=on_delivery)
+
+    def wait(self) -> None:
+        self._client.dispatch(WAIT_S)
+
+    def purge(self) -> None:
+        self._client.purge_queue(self._name)
+
+    def close(self) -> None:
+        self._client.close()
+
+
+LINKS: dict[str, Callable[[str, str], Link]] = {"kombu": KombuLink, "client": ClientLink}
 
 
 @events.init_command_line_parser.add_listener

@@ -45,8 +45,9 @@ def run_locust(cluster: Cluster, *arguments: str) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_users_publish_and_receive_without_a_failure(cluster: Cluster) -> None:
-    seen = run_locust(cluster, "--queue", "load-kombu")
+@pytest.mark.parametrize("through", ["kombu", "client"])
+def test_users_publish_and_receive_without_a_failure(cluster: Cluster, through: str) -> None:
+    seen = run_locust(cluster, "--through", through, "--queue", f"load-{through}")
     assert set(seen) == {"publish", "consume"}
     for kind, entry in seen.items():
         assert entry["num_failures"] == 0, f"{kind}: {entry}"
