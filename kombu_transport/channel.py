@@ -42,7 +42,6 @@ EXCHANGE_TYPES = frozenset({"direct", "topic", "fanout"})
 class Channel(StdChannel):
     """See the module; the methods are those that Kombu and Celery call, with AMQP's meaning."""
 
-    Message = Message
     supports_batch_publish = True
 
     def __init__(self, connection: Connection, channel_id: int) -> None:
@@ -228,7 +227,13 @@ class Channel(StdChannel):
         nowait: bool = False,
         arguments: dict[str, Any] | None = None,
     ) -> None:
-        self._ask(self._broker.bind_queue, queue, exchange, routing_key or "", arguments or None)
+        self._ask(
+            self._broker.bind_queue,
+            queue,
+            exchange,
+            routing_key or "",
+            arguments=arguments or None,
+        )
 
     def queue_unbind(
         self,
@@ -238,7 +243,13 @@ class Channel(StdChannel):
         nowait: bool = False,
         arguments: dict[str, Any] | None = None,
     ) -> None:
-        self._ask(self._broker.unbind_queue, queue, exchange, routing_key or "", arguments or None)
+        self._ask(
+            self._broker.unbind_queue,
+            queue,
+            exchange,
+            routing_key or "",
+            arguments=arguments or None,
+        )
 
     def queue_delete(
         self,
@@ -356,7 +367,7 @@ class Channel(StdChannel):
             self._channel.cancel(consumer, CANCEL_TIMEOUT_S)
         except RaftMQError as error:
             raise translated(error) from error
-        connection.dispatch_received(CANCEL_TIMEOUT_S)
+        connection.dispatch_received()
 
     def basic_get(self, queue: str = "", no_ack: bool = False) -> Message | None:
         """One message, or None when none is ready."""

@@ -14,13 +14,17 @@ waits. `drain_events` handles exactly one, in the thread that calls it.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import itertools
 import logging
 import os
+import threading
 import time
+import weakref
 from typing import Any
 
-from broker.client import Client, Delivery
+from broker.client import Client, Delivery, Pending
 from broker.errors import RaftMQError
 from kombu_transport.channel import Channel
 from kombu_transport.errors import BrokerUnavailable, PublishFailed, translated
@@ -33,6 +37,9 @@ CLOSE_TIMEOUT_S = 5.0
 
 EVENTS_PER_TURN = 100
 """Events handled in one turn of an event loop, before its other callbacks have theirs."""
+
+
+_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
 
 
 class Connection:
@@ -50,8 +57,11 @@ class Connection:
         self._pid = os.getpid()
         self._closed = False
         self._ahead = broker.pipeline()
+        self._last_ahead: Pending | None = None
+        self._beginning = threading.Lock()
         self._loop: Any = None
         self._loop_fd = -1
+        _connections.add(self)
 
     # --- state ----------------------------------------------------------------------------
 
@@ -99,17 +109,19 @@ class Connection:
             raise translated(error) from error
         if event is None:
             return False
-        if isinstance(event, Delivery):
-            event.consumer.on_delivery(event)
-        else:
-            event.consumer.on_cancel(event.consumer)
+        consumer = event.consumer
+        if type(event) is Delivery:
+            if consumer.on_delivery is not None:
+                consumer.on_delivery(event)
+        elif consumer.on_cancel is not None:
+            consumer.on_cancel(consumer)
         return True
 
-    def dispatch_received(self, timeout: float) -> None:
-        """Handle the events that have arrived, without waiting; at most `timeout` seconds."""
-        deadline = time.monotonic() + timeout
-        while self._handle_one(0) and time.monotonic() < deadline:
-            pass
+    def dispatch_received(self) -> None:
+        """Handle the events that have arrived, without waiting for more."""
+        for _ in range(len(self.broker.engine().core.events)):
+            if not self._handle_one(0):
+                break
 
     # --- publishing ahead of the confirms -------------------------------------------------
 
@@ -121,23 +133,47 @@ class Connection:
         priority: int,
         options: dict[str, Any] | None,
     ) -> None:
-        """Publish without waiting, unless the window is full. Raise the failure of an earlier
-        message as a recoverable connection error."""
-        try:
-            self._ahead.publish(payload, exchange, routing_key, priority=priority, options=options)
-        except RaftMQError as error:
-            raise self._ahead_failed(error) from error
+        """Publish without waiting, unless the window is full.
+
+        When an earlier message has failed, this one is not sent: raise `PublishFailed` for
+        that one, once the fate of all that are under way is known.
+        """
+        last = self._last_ahead
+        if last is None:
+            # A pipeline begins with its first message; two threads would begin it twice.
+            with self._beginning:
+                self._last_ahead = self._ahead.publish(
+                    payload, exchange, routing_key, priority=priority, options=options
+                )
+            return
+        assert last.group is not None
+        if last.group.error is not None:
+            self.flush()
+        self._last_ahead = self._ahead.publish(
+            payload, exchange, routing_key, priority=priority, options=options
+        )
 
     def flush(self, timeout: float | None = None) -> None:
         """Wait for the confirms of all that was published ahead.
 
-        timeout: seconds, `request_timeout` by default. Raise a recoverable connection error
-        when a message was not confirmed.
+        timeout: seconds, `request_timeout` by default. Raise `PublishFailed`, a recoverable
+        connection error, when a message was not confirmed.
         """
+        if self._last_ahead is None:
+            return
         try:
             self._ahead.flush(timeout)
         except RaftMQError as error:
-            raise self._ahead_failed(error) from error
+            text = f"a message published without waiting was not confirmed: {error}"
+            # Kombu repeats the publish that meets this error, but not the one that caused it.
+            logger.error("%s", text)
+            raise PublishFailed(text) from error
+
+    @property
+    def unconfirmed(self) -> int:
+        """Messages published ahead whose confirm has not come."""
+        last = self._last_ahead
+        return 0 if last is None or last.group is None else last.group.under_way
 
     # --- event loop -----------------------------------------------------------------------
 
@@ -184,22 +220,22 @@ class Connection:
         try:
             if self.broker.is_open:
                 self.flush(CLOSE_TIMEOUT_S)
-        except PublishFailed as error:
-            # Kombu closes connections without a look at such errors.
-            logger.error("%s", error)
-            raise
         finally:
             self._forget()
-            try:
-                self.broker.close(max(0.1, deadline - time.monotonic()))
-            except RaftMQError as error:
-                logger.debug("closing: %s", error)
+            self.broker.close(max(0.1, deadline - time.monotonic()))
 
     def collect(self) -> None:
         """Forget the connection without a word to anybody; any number of times."""
-        if not self._closed:
-            self._forget()
-            self.broker.collect()
+        if self._closed:
+            return
+        if self._pid == os.getpid() and self.unconfirmed:
+            logger.error(
+                "%d messages published without waiting are lost from sight: the "
+                "connection was dropped before their confirms came",
+                self.unconfirmed,
+            )
+        self._forget()
+        self.broker.collect()
 
     def _forget(self) -> None:
         self._closed = True
@@ -207,3 +243,15 @@ class Connection:
         for channel in list(self.channels.values()):
             channel.forget()
         self.channels.clear()
+
+
+def _at_exit() -> None:
+    """A program may end right after its last publish: what it published shall arrive."""
+    for connection in list(_connections):
+        if connection.unconfirmed and connection.connected:
+            with contextlib.suppress(PublishFailed):  # which is logged
+                connection.flush(CLOSE_TIMEOUT_S)
+
+
+# After the client's own, so that it runs before.
+atexit.register(_at_exit)

@@ -52,7 +52,8 @@ _REFUSALS: dict[int, type[amqp.ChannelError]] = {
 def translated(error: RaftMQError) -> Exception:
     """The exception to raise `from error`."""
     if isinstance(error, Refused):
-        return refusal(error.text, error.code)
+        refused: Exception = refusal(error.text, error.code)
+        return refused
     if isinstance(error, Unavailable):
         return BrokerUnavailable(str(error) or type(error).__name__)
     return error

@@ -11,6 +11,7 @@ and YAML want it; a compressed or binary body stays bytes. Nothing is base64.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from kombu.compression import decompress
@@ -29,7 +30,7 @@ class Message(KombuMessage):
     """A received message, with the channel that settles it."""
 
     # Most messages have none: a list is made for the one that does.
-    errors = ()
+    errors: Sequence[Any] = ()
 
     def __init__(
         self,
@@ -43,11 +44,11 @@ class Message(KombuMessage):
             content = delivery.content
             properties = content.properties
             headers = content.headers
-            body: str | bytes = content.body
+            raw = content.body
         except ProtocolError:
             # Not published through Kombu. Whoever consumes it decides what to do with it.
             properties = {"content_type": "application/octet-stream", "content_encoding": "binary"}
-            headers, body = {}, delivery.payload
+            headers, raw = {}, delivery.payload
         self.channel = channel
         self.delivery_tag = delivery_tag
         self.delivery_info = delivery_info
@@ -60,15 +61,15 @@ class Message(KombuMessage):
         self._state = "RECEIVED"
         if headers and headers.get("compression"):
             try:
-                body = decompress(body, headers["compression"])
+                raw = decompress(raw, headers["compression"])
             except Exception:  # noqa: BLE001  Kombu hands whatever it is to `on_decode_error`
                 self.errors = [sys.exc_info()]
+        self.body: str | bytes = raw
         if encoding in _TEXT:
             try:
-                body = body.decode(encoding)
+                self.body = raw.decode(encoding)
             except UnicodeDecodeError:
                 pass  # the sender's word was wrong; it stays as it is
-        self.body = body
 
 
 def to_content(

@@ -7,6 +7,7 @@ mingling on for that name alone.
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from amqp import exceptions as amqp
@@ -19,13 +20,9 @@ from kombu_transport.channel import EXCHANGE_TYPES, Channel
 from kombu_transport.connection import Connection
 from kombu_transport.errors import translated
 
-VERSION = "0.1.0"
-
 
 class Transport(base.Transport):
     """See the module. One per `kombu.Connection`; Kombu reads most attributes from the class."""
-
-    Connection = Connection
 
     can_parse_url = True
     default_port = url.PORT
@@ -55,7 +52,11 @@ class Transport(base.Transport):
         url.hide_login(client)
 
     def driver_version(self) -> str:
-        return VERSION
+        """Of the distribution that this transport came with."""
+        try:
+            return version("raftmq")
+        except PackageNotFoundError:  # on the path only, not installed
+            return "N/A"
 
     # --- connections and channels ---------------------------------------------------------
 
