@@ -49,8 +49,8 @@ class GreenWaiter:
     __slots__ = ("_event", "_loop")
 
     def __init__(self) -> None:
-        from gevent import get_hub
-        from gevent.event import Event
+        from gevent import get_hub  # type: ignore[import-untyped]
+        from gevent.event import Event  # type: ignore[import-untyped]
 
         self._event: Any = Event()
         self._loop: Any = get_hub().loop
@@ -72,7 +72,7 @@ class Platform:
     def start(self, run: Callable[[], None], name: str) -> None:
         """Run in a real thread that does not keep the process alive."""
         if self.green:
-            from gevent.monkey import get_original
+            from gevent.monkey import get_original  # type: ignore[import-untyped]
 
             get_original("_thread", "start_new_thread")(run, ())
         else:
