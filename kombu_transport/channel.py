@@ -101,7 +101,7 @@ class Channel(StdChannel):
                     payload,
                     exchange,
                     routing_key or "",
-                    mandatory=mandatory,
+                    mandatory=bool(mandatory),  # Celery hands on None
                     priority=priority,
                     options=options,
                     timeout=timeout if confirm_timeout is None else confirm_timeout,

@@ -24,6 +24,10 @@ class BrokerRefused(amqp.IrrecoverableChannelError):
         super().__init__(text, reply_code=code)
         self.code = code
 
+    def __reduce__(self) -> tuple[type[BrokerRefused], tuple[str, int]]:
+        """Pickled by worker pools, whose processes pass a task's exception on."""
+        return type(self), (self.reply_text, self.code)
+
 
 class ResourceExhausted(amqp.RecoverableChannelError):
     """A limit of the broker is reached; nothing was done, and later it may succeed."""
