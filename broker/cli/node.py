@@ -100,9 +100,9 @@ def run(config: Config) -> int:
     try:
         return run_node(config)
     except NOT_OURS as error:
-        raise ConfigError(f"--data-dir {config.data_dir}: {error}") from error
+        raise ConfigError(str(error)) from error
     except StoreError as error:
-        click.echo(f"raftmq: --data-dir {config.data_dir}: {error}", err=True)
+        click.echo(f"raftmq: {error}", err=True)
         return 1
 
 

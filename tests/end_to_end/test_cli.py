@@ -108,19 +108,21 @@ def test_a_port_in_use_is_named_and_touches_nothing(
 
 
 def test_the_data_of_another_cluster_or_node_are_left_alone(tmp_path: Path) -> None:
-    with Cluster(tmp_path, nodes=1) as cluster:
+    with Cluster(tmp_path, nodes=2) as cluster:
         cluster.wait_ready()
         publish(cluster.url, "work", range(3))
-    node = cluster.nodes[0]
-    before = {path.name: path.read_bytes() for path in node.data_dir.glob("data*")}
+    first, second = cluster.nodes
+    before = {path.name: path.read_bytes() for path in first.data_dir.glob("data*")}
     assert before
-    for changes, word in (
-        ({"cluster_name": "other"}, "cluster"),
-        ({"node_id": "n2", "cluster_nodes": "n2:127.0.0.1:15001", "peer_port": 15001}, "n2"),
-    ):
-        words = node_words(node.directory, **changes)
-        assert_refused(raftmq(*words, cwd=tmp_path), word, str(node.data_dir))
-    assert {path.name: path.read_bytes() for path in node.data_dir.glob("data*")} == before
+    words = cluster.arguments(first)[3:]
+    other_cluster = ["other" if word == "test" else word for word in words]
+    assert_refused(raftmq(*other_cluster, cwd=tmp_path), "cluster", str(first.data_dir))
+    other_node = [
+        str(first.data_dir) if word == str(second.data_dir) else word
+        for word in cluster.arguments(second)[3:]
+    ]
+    assert_refused(raftmq(*other_node, cwd=tmp_path), "n2", str(first.data_dir))
+    assert {path.name: path.read_bytes() for path in first.data_dir.glob("data*")} == before
 
 
 def test_two_nodes_do_not_share_a_data_directory(tmp_path: Path) -> None:
