@@ -63,6 +63,7 @@ class SimClient:
         self.publishing = publishes
         self.consuming = consumes
         self.stopped = False
+        self.hold_ms = 200.0
         self.sessions = 0
         self.core = SessionCore(token=b"")
         self._world, self._network, self._nodes = world, network, nodes
@@ -76,6 +77,7 @@ class SimClient:
         self._hold: list[tuple[float, Delivery]] = []
         self._settling: list[tuple[Call, list[bytes]]] = []
         self._consumers: list[Consumer] = []
+        self._declared: list[Call] = []
         self._open_session()
         self._step()
 
@@ -84,10 +86,11 @@ class SimClient:
     def _open_session(self) -> None:
         self.sessions += 1
         self.core = SessionCore(token=self._world.random.randbytes(8), grace_ms=5000)
-        self._hold, self._consumers = [], []
+        self._hold, self._consumers, self._declared = [], [], []
         self._node = None
         for queue in self._queues:
-            self.core.request(Call(), lambda seq, queue=queue: DeclareQueue(seq, queue))  # type: ignore[misc]
+            self._declared.append(Call())
+            self.core.request(self._declared[-1], lambda seq, queue=queue: DeclareQueue(seq, queue))  # type: ignore[misc]
         if self.consuming:
             window = ChannelWindow()
             self.core.set_prefetch(window, self._prefetch)
@@ -115,7 +118,8 @@ class SimClient:
 
     def _work(self) -> None:
         world, random = self._world, self._world.random
-        if self.publishing and random.random() < 0.3 and self.core.unanswered < 50:
+        declared = all(call.done for call in self._declared)
+        if self.publishing and declared and random.random() < 0.3 and self.core.unanswered < 50:
             for _ in range(random.randrange(1, 4)):
                 self._publish(random.choice(self._queues))
         if self._hold:
@@ -158,6 +162,12 @@ class SimClient:
         """Whether a node that speaks to this identity still has somebody there."""
         return identity == self._identity
 
+    def cut(self, identity: bytes) -> None:
+        """The link broke; both ends notice when they look next."""
+        if identity == self._identity:
+            self._identity = b""
+            self._node = None
+
     def receive(self, identity: bytes, frame: bytes) -> None:
         """A frame of the node."""
         if identity != self._identity or self.stopped:
@@ -170,7 +180,7 @@ class SimClient:
             event = self.core.events.popleft()
             if isinstance(event, Delivery):
                 self._took(event)
-                self._hold.append((self._world.now + random.uniform(1, 200), event))
+                self._hold.append((self._world.now + random.uniform(1, self.hold_ms), event))
         self._transmit()
 
     def _took(self, delivery: Delivery) -> None:
@@ -220,7 +230,7 @@ class SimClient:
             if node.clients.get(identity) is self:
                 node.take(lambda engine: engine.client_frame(identity, frame))
 
-        self._network.send(self.name, node.name, deliver)
+        self._network.send(self.name, node.name, deliver, lambda: self.cut(identity))
 
 
 class _Confirmed:

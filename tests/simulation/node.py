@@ -28,6 +28,9 @@ class ClientEnd(Protocol):
     def has(self, identity: bytes) -> bool:
         """Whether the client still uses this link."""
 
+    def cut(self, identity: bytes) -> None:
+        """The link broke."""
+
 
 class SimNode:
     """One node: its disk for ever, its engine from start to crash."""
@@ -179,4 +182,5 @@ class SimNode:
                 lambda client=client, identity=identity, frame=frame: client.receive(  # type: ignore[misc]
                     identity, frame
                 ),
+                lambda client=client, identity=identity: client.cut(identity),  # type: ignore[misc]
             )

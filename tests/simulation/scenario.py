@@ -149,6 +149,7 @@ class Scenario:
             self._restart(node)
         for client in clients:
             client.publishing = False
+            client.hold_ms = 5.0
 
     def _await_drained(self, clients: list[SimClient], limit_ms: float = 60_000) -> None:
         """Progress is owed: a leader everywhere, all answers, empty queues."""

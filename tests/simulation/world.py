@@ -90,12 +90,24 @@ class Network:
         self._world = world
         self._arrival: dict[tuple[str, str], float] = {}
 
-    def send(self, source: str, target: str, deliver: Callable[[], None]) -> None:
-        """Deliver after a while, unless the link says otherwise now or then."""
+    def send(
+        self,
+        source: str,
+        target: str,
+        deliver: Callable[[], None],
+        cut: Callable[[], None] | None = None,
+    ) -> None:
+        """Deliver after a while, unless the link says otherwise now or then.
+
+        Between nodes whole frames are lost, as when a socket that is not connected drops them.
+        A client's link is one TCP connection: it loses nothing, or it is `cut`.
+        """
         world, faults = self._world, self.faults
         link = (source, target)
         if link in faults.blocked or (faults.loss and world.random.random() < faults.loss):
             self.lost += 1
+            if cut is not None:
+                cut()
             return
         arrival = world.now + world.random.uniform(*faults.latency_ms)
         arrival = max(arrival, self._arrival.get(link, 0.0) + 1e-6)
