@@ -157,6 +157,7 @@ class SessionCore:
         while sent and sent[0][0] <= now_ms:
             due = [seq for seq in sent.popleft()[1] if seq in self._unanswered]
             again = [self._unanswered[seq][0] for seq in due]
+            self._doubt_consumers(self._unanswered[seq] for seq in due)
             self._fresh_bytes += sum(len(op.payload) for op in again if type(op) is Publish)
             self._fresh[:0] = again
         fresh = self._fresh
@@ -624,6 +625,9 @@ class SessionCore:
     def _consumes(self, op: Consume, consumer: Consumer, value: Any) -> None:
         shard, queue = value
         consumer.hand = self._hand(shard, queue)
+        if consumer.doubted:
+            consumer.doubted = False
+            self._resync[shard] = None
         seat = consumer.seat
         if seat is not None and not seat.left:
             if seat.window == op.window:
@@ -751,8 +755,16 @@ class SessionCore:
 
     def _send_all_again(self) -> None:
         self._sent.clear()
+        self._doubt_consumers(self._unanswered.values())
         self._fresh = [op for op, _, _ in self._unanswered.values()]
         self._fresh_bytes = sum(len(op.payload) for op in self._fresh if type(op) is Publish)
+
+    @staticmethod
+    def _doubt_consumers(entries: Iterable[Entry]) -> None:
+        """What came between a `Consume` and its lost answer may be lost as well."""
+        for op, _, consumer in entries:
+            if type(op) is Consume and consumer is not None:
+                consumer.doubted = True
 
     def _send_held(self, shard: int) -> None:
         """Name what is in hand, if this shard has consumers that may have missed something."""
