@@ -47,7 +47,8 @@ def main() -> None:
                 for measured in _round(target, names):
                     samples.append(measured)
                     report.append_json(given.json, measured)
-                    print(f"  {measured.workload}: {measured.rate:,.0f}/s", flush=True)
+                    sent = f", {measured.sent:,} published" if measured.sent else ""
+                    print(f"  {measured.workload}: {measured.rate:,.0f}/s{sent}", flush=True)
             memory_mb = sum(resident_mb(pid) for pid in pids)
             notes.append(f"memory of the three nodes at the end: {memory_mb:,.0f} MiB")
             if "failover" in names:

@@ -87,6 +87,7 @@ class Sample:
     p50_ms: float = 0.0  #: of a call, or of a message's way; 0: not measured
     p99_ms: float = 0.0
     server_mb: float = 0.0
+    sent: int = 0  #: where producers and consumers run at once: what the producers published
 
     @property
     def rate(self) -> float:

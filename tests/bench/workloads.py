@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection as Pipe
 from typing import Any
 
@@ -253,7 +253,8 @@ def one_to_one(target: Target) -> Sample:
                 if process.is_alive():
                     process.kill()
     assert len(latencies) <= sent, f"{len(latencies)} messages received, {sent} sent"
-    return sample("1 producer to 1 consumer", len(latencies), meter, Latencies(latencies))
+    seen = sample("1 producer to 1 consumer", len(latencies), meter, Latencies(latencies))
+    return replace(seen, sent=sent)
 
 
 def _receive(pipe: Pipe) -> Any:
