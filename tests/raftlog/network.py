@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from random import Random
 
 from raftlog.config import Config
@@ -208,13 +209,13 @@ class Network:
     def propose(self, host: Host) -> None:
         for leader in self._leaders():
             self.number += 1
-            self._try(lambda leader=leader: leader.node.propose(b"%d" % self.number))
+            self._try(partial(leader.node.propose, b"%d" % self.number))
 
     def read(self, host: Host) -> None:
         self.number += 1
         name = b"r%d" % self.number
         self.reads[name] = len(self.checker.committed) - 1
-        self._try(lambda: host.node.read_index(name))
+        self._try(partial(host.node.read_index, name))
 
     def crash(self, host: Host) -> None:
         host.start()
@@ -263,7 +264,7 @@ class Network:
             return
         for leader in self._leaders():
             change = self._some_change(leader)
-            self._try(lambda leader=leader, change=change: leader.node.propose_conf_change(change))
+            self._try(partial(leader.node.propose_conf_change, change))
 
     def _some_change(self, leader: Host) -> Change:
         if leader.node.membership.outgoing:
@@ -313,8 +314,8 @@ class Network:
     def _propose_at_the_top(self, data: bytes) -> None:
         for host in self._leaders():
             if host.node.membership.outgoing and not host.node.membership.auto_leave:
-                self._try(lambda host=host: host.node.propose_conf_change(Change()))
-            self._try(lambda host=host: host.node.propose(data))
+                self._try(partial(host.node.propose_conf_change, Change()))
+            self._try(partial(host.node.propose, data))
 
     def _all_have(self, data: bytes) -> bool:
         leaders = sorted(self._leaders(), key=lambda host: host.node.term)

@@ -113,7 +113,7 @@ class Script:
             host = self.hosts[int(id.lstrip("n"))]
             numbers = [int(number) for number in terms.split(",") if number]
             host.storage.append(
-                [Entry(index, number, 0, b"") for index, number in enumerate(numbers, 1)]
+                [Entry(index, number, 0, b"e%d" % index) for index, number in enumerate(numbers, 1)]
             )
             highest = max([int(term), *numbers])
             host.storage.set_hard_state(HardState(term=highest, vote=0, commit=0))
