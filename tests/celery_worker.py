@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.celery_app import CONFIGURATION, URL
+from tests.celery_app import CONFIGURATION, URL, app
 from tests.cluster import ROOT, ClusterError, die_with_parent, eventually, python_environment
 
 LOG_LINES_SHOWN = 80
@@ -36,7 +36,7 @@ class Worker:
         pool: str = "prefork",
         concurrency: int = 1,
         queue: str = "celery",
-        app: str = "tests.celery_app",
+        application: str = "tests.celery_app",
         configuration: dict[str, Any] | None = None,
         arguments: tuple[str, ...] = (),
         environment: dict[str, str] | None = None,
@@ -48,7 +48,7 @@ class Worker:
             **{URL: url, CONFIGURATION: json.dumps(configuration or {})}, **(environment or {})
         )
         self._command = [
-            *(sys.executable, "-m", "celery", "-A", app, "worker"),
+            *(sys.executable, "-m", "celery", "-A", application, "worker"),
             *("--hostname", f"{name}@test", "--pool", pool, "--concurrency", str(concurrency)),
             *("--queues", queue, "--loglevel", "INFO", *arguments),
         ]
@@ -116,6 +116,12 @@ class Worker:
         self.kill()
         print(f"--- worker {self.name} ---")
         print("\n".join(self.log().splitlines()[-LOG_LINES_SHOWN:]))
+
+
+def send(url: str, task: Any, *arguments: object, queue: str = "celery") -> None:
+    """Send one task of `tests.celery_app` to this cluster, over a connection of its own."""
+    with app.connection_for_write(url) as connection:
+        task.apply_async(arguments, queue=queue, connection=connection)
 
 
 def lines_of(path: Path) -> list[list[str]]:

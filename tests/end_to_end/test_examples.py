@@ -35,7 +35,9 @@ def run(cluster: Cluster, *words: str) -> str:
 def test_celery_app(calm_cluster: Cluster, tmp_path: Path) -> None:
     environment = {"RAFTMQ_URL": calm_cluster.url}
     application = "examples.celery_app.tasks"
-    with Worker(calm_cluster.url, tmp_path, app=application, environment=environment) as worker:
+    with Worker(
+        calm_cluster.url, tmp_path, application=application, environment=environment
+    ) as worker:
         worker.wait_ready()
         assert "11 tasks are on disk" in run(calm_cluster, "-m", "examples.celery_app.send", "10")
         eventually(lambda: "done after 2 retries" in worker.log(), 20, "the fragile task")

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.celery_app import hang_once, record
-from tests.celery_worker import Worker, lines_of
+from tests.celery_worker import Worker, lines_of, send
 from tests.cluster import Cluster, eventually
 from tests.end_to_end.traffic import Publisher, assert_each_once, publish, receive
 
 PAUSE_S = 8.0
-GRACE_S = 5.0
+GRACE_S = 5.0  # what a client wishes for that is not told otherwise
 
 pytestmark = pytest.mark.slow
 
@@ -92,10 +92,9 @@ def test_the_task_of_a_killed_worker_comes_back_as_redelivered(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     seen = tmp_path / "seen"
-    record_app(cluster)
     with Worker(cluster.url, tmp_path, name="w1") as doomed:
         doomed.wait_ready()
-        hang_once.delay(str(seen), 1)
+        send(cluster.url, hang_once, str(seen), 1)
         eventually(lambda: lines_of(seen), 15, "the task to start")
         doomed.kill()
         died = time.monotonic()
@@ -112,14 +111,6 @@ def test_a_worker_may_start_before_its_cluster(tmp_path: Path) -> None:
         eventually(lambda: "Cannot connect" in worker.log() or "ERROR" in worker.log(), 25, "a try")
         with cluster:
             cluster.wait_ready()
-            record_app(cluster)
-            record.delay(str(seen), 7)
+                    send(cluster.url, record, str(seen), 7)
             eventually(lambda: lines_of(seen), 40, "the task to run")
     assert lines_of(seen) == [["7", "w1@test"]]
-
-
-def record_app(cluster: Cluster) -> None:
-    """Let the tasks of this process go to this cluster."""
-    record.app.conf.broker_url = cluster.url
-    record.app.pool.force_close_all()
-    record.app.set_current()
