@@ -111,6 +111,6 @@ def test_a_worker_may_start_before_its_cluster(tmp_path: Path) -> None:
         eventually(lambda: "Cannot connect" in worker.log() or "ERROR" in worker.log(), 25, "a try")
         with cluster:
             cluster.wait_ready()
-                    send(cluster.url, record, str(seen), 7)
+            send(cluster.url, record, str(seen), 7)
             eventually(lambda: lines_of(seen), 40, "the task to run")
     assert lines_of(seen) == [["7", "w1@test"]]
