@@ -1,6 +1,7 @@
 """The durable part of all of a node's groups, in one LMDB environment: one commit per turn.
 
     database    key                              value (docs/storage.md has the bytes)
+    (main)      "turn"                           number of the last transaction: lmdb_meta.py
     meta        "format", "identity"             of the directory, written once
     meta        "x/" + name                      small values of the broker's own
     state       group u16                        GroupState: see there
@@ -29,6 +30,7 @@ import msgspec
 
 from raftlog.entry_cache import EntryCache
 from raftlog.errors import Compacted, SnapshotUnavailable, Unavailable
+from raftlog.lmdb_meta import TURN_KEY, MetaDamaged, check_meta_pages, sealed_turn
 from raftlog.messages import Entry, HardState, Membership, Snapshot
 from raftlog.record import (
     FORMAT,
@@ -193,6 +195,7 @@ class LmdbStore:
             raise StoreFailed(f"{path} cannot be used: {error}") from error
         env: lmdb.Environment | None = None
         try:
+            _check_meta_pages(path / _DATA_FILE)
             env = _open_environment(path, map_bytes)
             store = cls(path, env, lock, cache_bytes)
             store._read_all(identity)
@@ -310,6 +313,7 @@ class LmdbStore:
         try:
             with self._env.begin(write=True) as txn:
                 fill(txn)
+                txn.put(TURN_KEY, sealed_turn(txn.id()))
         except (lmdb.Error, OSError) as error:
             self._failure = self._explained(error)
             raise StoreFailed(self._failure) from error
@@ -671,6 +675,19 @@ class GroupStorage:
             raise Compacted(f"entry {index} of a log that begins at {self.first_index()}")
         if index > self.state.last_index:
             raise Unavailable(f"entry {index} of a log up to {self.state.last_index}")
+
+
+def _check_meta_pages(file: Path) -> None:
+    """Before LMDB chooses between the two, and can no longer be asked about the other."""
+    try:
+        with file.open("rb") as opened:
+            check_meta_pages(lambda offset, count: os.pread(opened.fileno(), count, offset))
+    except FileNotFoundError:
+        pass  # a new directory
+    except OSError as error:
+        raise StoreFailed(f"{file} cannot be read: {error}") from error
+    except MetaDamaged as error:
+        raise StoreCorrupt(f"the meta pages of {file} are damaged: {error}. {REPLACE}") from error
 
 
 def _open_environment(path: Path, map_bytes: int) -> lmdb.Environment:

@@ -28,6 +28,7 @@ _KEY = Struct(">HIQ")
 _GROUP_KEY = Struct(">H")
 _HEAD = Struct(">BBQI")
 _CRC = Struct(">I")
+_TURN = Struct(">Q")
 _SEAL = Struct(">BI")
 HEAD_BYTES = _HEAD.size + _CRC.size
 
@@ -39,6 +40,10 @@ open_entry_key = _KEY.unpack
 
 group_key = _GROUP_KEY.pack
 """(group) -> the key of a group in `state`."""
+
+
+turn_bytes = _TURN.pack
+"""(number of a transaction) -> the data of the record "turn" in `state`."""
 
 
 class RecordDamaged(ValueError):

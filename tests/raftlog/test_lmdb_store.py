@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from raftlog.lmdb_store import (
     LmdbStore,
 )
 from raftlog.messages import Entry, EntryKind, HardState, Membership
-from raftlog.record import HEAD_BYTES, encode_record, entry_key, seal
+from raftlog.record import HEAD_BYTES, encode_record, entry_key, seal, turn_bytes
 from raftlog.store_errors import (
     CorruptRecord,
     StoreCorrupt,
@@ -37,6 +38,7 @@ from tests.raftlog import store_writer
 IDENTITY = Identity("cluster", "n1")
 GROUPS: dict[int, tuple[int, ...]] = {0: (1, 2, 3), 7: (3, 1, 2)}
 MAP_BYTES = 16 << 20
+PAGE_BYTES = resource.getpagesize()
 
 Open = Callable[..., LmdbStore]
 
@@ -76,7 +78,12 @@ def fill(store: LmdbStore, group: int, last: int, size: int = 20) -> list[Entry]
     return entries
 
 
-def on_disk(path: Path, change: Callable[[lmdb.Transaction, dict[str, object]], None]) -> None:
+def on_disk(
+    path: Path,
+    change: Callable[[lmdb.Transaction, dict[str, object]], None],
+    *,
+    keep_turn: bool = True,
+) -> None:
     """Change a closed store behind its back."""
     with lmdb.open(str(path / "data"), max_dbs=8, map_size=MAP_BYTES) as env:
         dbs: dict[str, object] = {
@@ -84,6 +91,8 @@ def on_disk(path: Path, change: Callable[[lmdb.Transaction, dict[str, object]], 
         }
         with env.begin(write=True) as txn:
             change(txn, dbs)
+            if keep_turn:
+                txn.put(b"turn", seal(b"turn", turn_bytes(txn.id())))
 
 
 def flip(path: Path, needle: bytes, at: int) -> None:
@@ -416,6 +425,39 @@ def test_a_damaged_state_is_named(opened: Open, tmp_path: Path) -> None:
     with pytest.raises(CorruptRecord, match="the record of group 7") as caught:
         opened()
     assert (caught.value.group, caught.value.index) == (7, None)
+
+
+@pytest.mark.parametrize("turns", [2, 3, 6])
+@pytest.mark.parametrize("page", [0, 1])
+@pytest.mark.parametrize("bit", [0, 1, 2, 17, 63])
+def test_a_meta_page_that_would_take_the_store_back_is_noticed(
+    opened: Open, tmp_path: Path, page: int, bit: int, turns: int
+) -> None:
+    """LMDB itself would show the state before the last write, as if that had never been."""
+    store = opened()
+    for turn in range(2, turns + 1):
+        store.write([GroupWrite(0, None, log(turn - 1, turn - 1))])
+    store.close()
+    file = tmp_path / "data" / "data.mdb"
+    data = bytearray(file.read_bytes())
+    data[page * PAGE_BYTES + 144 + bit // 8] ^= 1 << bit % 8
+    file.write_bytes(data)
+    with pytest.raises(StoreCorrupt, match=r"the meta pages of .* are damaged"):
+        opened()
+    assert file.read_bytes() == data
+
+
+def test_an_older_tree_under_the_newest_meta_page_is_noticed(opened: Open, tmp_path: Path) -> None:
+    store = opened()
+    fill(store, 0, 3)
+    store.close()
+    on_disk(
+        tmp_path,
+        lambda txn, db: txn.put(b"x/boot", b"no turn", db=db["meta"]) and None,
+        keep_turn=False,
+    )
+    with pytest.raises(StoreCorrupt, match=r"that of turn 3 names page .* not of that turn"):
+        opened()
 
 
 def test_the_bytes_of_a_record_do_not_change() -> None:
