@@ -36,6 +36,20 @@ def main() -> None:
     names = given.only.split(",") if given.only else list(NAMES)
     samples: list[Sample] = []
     notes: list[str] = []
+    try:
+        _measure(given, names, samples, notes)
+    finally:
+        # What was measured before something failed is still worth its minutes.
+        print()
+        if samples:
+            print(report.table(samples))
+        print("\n".join(notes))
+        print(f"every measurement: {given.json}")
+
+
+def _measure(
+    given: argparse.Namespace, names: list[str], samples: list[Sample], notes: list[str]
+) -> None:
     with tempfile.TemporaryDirectory(prefix="raftmq-bench-") as folder:
         with _cluster(Path(folder), given, notes) as cluster:
             pids = [node.process.pid for node in cluster.nodes if node.process is not None]
@@ -55,11 +69,6 @@ def main() -> None:
                 notes.append(_failover(cluster, given.kills))
         if given.profile and not profile.can_sample():
             notes.append(profile.describe_profiles(Path(folder)))
-    print()
-    if samples:
-        print(report.table(samples))
-    print("\n".join(notes))
-    print(f"every measurement: {given.json}")
 
 
 def _arguments() -> argparse.Namespace:
