@@ -343,7 +343,7 @@ class Engine:
             raft = shard.raft
             if shard.in_service:
                 if shard.can_propose(topology):
-                    shard.propose(now_ms, topology)
+                    shard.propose(now_ms, topology, self._registry.__contains__)
             elif shard.serving_term:
                 shard.retire()
                 self._log(f"node {self.node} leads shard {number} no more")
@@ -521,29 +521,29 @@ class Engine:
             home.missing[seq] = {send.place for send in sends}
         for place, command in sends:
             if isinstance(place, int):
-                if not self._submit(place, command):
+                if not self._submit(place, command, home.caller.session):
                     text = "too much is waiting for a majority (unconfirmed_bytes_max); slow down"
                     self._say(home, RefusedAnswer(seq, Code.RESOURCE_EXHAUSTED, text))
             elif place == self.node:
                 self._keep(decode(command))
             elif (peer := self._peers.get(place)) is not None and self._is_heard(peer):
-                peer.forward(VOLATILE_SHARD, command)
+                peer.forward(VOLATILE_SHARD, home.caller.session, command)
             else:
                 # The node that kept this queue is down, and the queue's messages with it.
                 self._answered(home, place, Done(VOLATILE_SHARD, 0, []), seq)
 
-    def _submit(self, number: int, command: bytes) -> bool:
+    def _submit(self, number: int, command: bytes, session: int = 0) -> bool:
         """Hand a command to its shard's leader; without one the client repeats it later."""
         shard = self.shards.get(number)
         if shard is not None and shard.raft.role is Role.LEADER:
             if shard.inbox.size > self.config.unconfirmed_bytes_max:
                 return False
-            shard.inbox.add((command,), self._topology.applied)
+            shard.inbox.add(session, command, self._topology.applied)
             return True
         leader = self._leader_of(number)
         peer = self._peers.get(leader)
         if peer is not None:
-            peer.forward(number, command)
+            peer.forward(number, session, command)
         return True
 
     def _leader_of(self, number: int) -> str:
@@ -709,10 +709,11 @@ class Engine:
         elif (home := self._homes.by_session.get(session)) is not None:
             self._answered(home, peer.node, record, seq)
 
-    def _forwarded(self, number: int, commands: list[bytes], topology: int) -> None:
+    def _forwarded(self, number: int, commands: list[tuple[int, bytes]], topology: int) -> None:
         if number == VOLATILE_SHARD:
-            for command in commands:
-                self._keep(decode(command))
+            for session, command in commands:
+                if session in self._registry:
+                    self._keep(decode(command))
             return
         shard = self.shards.get(number)
         if (
@@ -720,7 +721,8 @@ class Engine:
             and shard.raft.role is Role.LEADER
             and shard.inbox.size <= self.config.unconfirmed_bytes_max
         ):
-            shard.inbox.add(commands, topology)
+            for session, command in commands:
+                shard.inbox.add(session, command, topology)
 
     def _lead(self, number: int, term: int, node: str) -> None:
         """`node` leads and serves a shard."""
@@ -966,7 +968,7 @@ class Engine:
                 self._deny(home.link.identity, Code.SESSION_EXPIRED, f"the session ended: {reason}")
         elif session in self._volatile.machine.sessions:
             self._drop_volatile(session)
-        down = encode(SessionDown(session))
+        down = encode(SessionDown(session, self._topology.applied))
         for shard in self.shards.values():
             if shard.in_service and session in shard.machine.sessions:
                 shard.inbox.add_first(down)
@@ -1028,9 +1030,9 @@ class Engine:
         node's copy.
         """
         machine, newest = shard.machine, self._topology.applied
-        for session in machine.sessions:
+        for session in list(machine.sessions):
             if index_of(session) <= newest and self._registry.get(session) is None:
-                shard.inbox.add_first(encode(SessionDown(session)))
+                shard.inbox.add_first(encode(SessionDown(session, newest)))
         topology = self._topology.machine.topology
         for queue in machine.queues():
             if index_of(queue) <= newest and topology.queue_by_id(queue) is None:

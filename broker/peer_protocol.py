@@ -40,7 +40,7 @@ class Forward(Record, frozen=True, tag=2):
     """Commands of clients at the sender, for a shard that the receiver leads or keeps."""
 
     shard: int
-    commands: list[bytes]
+    commands: list[tuple[int, bytes]]  #: (session, command); session 0: the sender itself
 
 
 class Done(Record, frozen=True, tag=3):

@@ -23,7 +23,7 @@ class Peer:
     heard_ms: int = -1_000_000_000
     address: str = ""  #: where it serves clients
     records: list[AnyRecord] = field(default_factory=list)
-    forwards: dict[int, list[bytes]] = field(default_factory=dict)
+    forwards: dict[int, list[tuple[int, bytes]]] = field(default_factory=dict)
     relays: dict[int, list[bytes]] = field(default_factory=dict)
     done: dict[tuple[int, int], dict[int, list[int]]] = field(default_factory=dict)
 
@@ -46,13 +46,13 @@ class Peer:
         else:
             answers.append(answer)
 
-    def forward(self, shard: int, command: bytes) -> None:
-        """A command for a shard that is led, or kept, there."""
+    def forward(self, shard: int, session: int, command: bytes) -> None:
+        """A session's command for a shard that is led, or kept, there."""
         commands = self.forwards.get(shard)
         if commands is None:
-            self.forwards[shard] = [command]
+            self.forwards[shard] = [(session, command)]
         else:
-            commands.append(command)
+            commands.append((session, command))
 
     def frame(self, cluster: bytes, sender: str, boot: int, topology: int, address: str) -> bytes:
         """Everything that waits, in the order in which it makes sense; b"" for nothing.

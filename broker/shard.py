@@ -13,7 +13,7 @@ clients hear of the new one and name what they hold and miss.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from broker.batch import Batch, encode_batch, index_of, offset_of
@@ -43,38 +43,45 @@ class Applied:
 class Inbox:
     """Commands that wait to be proposed, in order, and how much they weigh."""
 
-    waiting: deque[tuple[int, bytes]] = field(default_factory=deque)
+    waiting: deque[tuple[int, int, bytes]] = field(default_factory=deque)
+    """(applied index of shard 0 that must be reached first, session, command)."""
     size: int = 0  #: bytes of all that waits
 
-    def add(self, commands: Iterable[bytes], topology: int) -> None:
-        """`topology`: the applied index of shard 0 that must be reached first."""
-        for command in commands:
-            self.waiting.append((topology, command))
-            self.size += len(command)
-
-    def add_first(self, command: bytes) -> None:
-        self.waiting.appendleft((0, command))
+    def add(self, session: int, command: bytes, topology: int) -> None:
+        """Behind everything else."""
+        self.waiting.append((topology, session, command))
         self.size += len(command)
 
-    def take(self, topology: int, bytes_max: int, commands_max: int) -> list[bytes]:
-        """The commands of the next entry: at least one, if the first is ready."""
+    def add_first(self, command: bytes) -> None:
+        """The broker's own upkeep goes before what clients ask."""
+        self.waiting.appendleft((0, 0, command))
+        self.size += len(command)
+
+    def take(
+        self, topology: int, is_open: Callable[[int], bool], bytes_max: int, commands_max: int
+    ) -> list[tuple[int, int, bytes]]:
+        """The next entry's commands, without those of sessions that are over."""
         waiting, size = self.waiting, 0
-        taken: list[bytes] = []
+        taken: list[tuple[int, int, bytes]] = []
         while waiting and waiting[0][0] <= topology and len(taken) < commands_max:
-            command = waiting[0][1]
-            if taken and size + len(command) > bytes_max:
+            item = waiting[0]
+            weight = len(item[2])
+            if taken and size + weight > bytes_max:
                 break
             waiting.popleft()
-            taken.append(command)
-            size += len(command)
-        self.size -= size
+            self.size -= weight
+            if item[1] == 0 or is_open(item[1]):
+                taken.append(item)
+                size += weight
         return taken
 
-    def put_back(self, commands: list[bytes]) -> None:
-        self.waiting.extendleft((0, command) for command in reversed(commands))
-        self.size += sum(map(len, commands))
+    def put_back(self, taken: list[tuple[int, int, bytes]]) -> None:
+        """They could not be proposed now."""
+        self.waiting.extendleft(reversed(taken))
+        self.size += sum(len(command) for _, _, command in taken)
 
     def clear(self) -> None:
+        """Forget everything: clients repeat it."""
         self.waiting.clear()
         self.size = 0
 
@@ -117,17 +124,27 @@ class Shard:
         return progress is not None and progress.match == self.raft.last_index
 
     def can_propose(self, topology: int) -> bool:
-        """Whether `propose` would do anything."""
+        """Whether `propose` would do anything, at this applied index of shard 0."""
         waiting = self.inbox.waiting
-        return bool(waiting) and not self.full and waiting[0][0] <= topology and self.in_service
+        return (
+            bool(waiting)
+            and not self.full
+            and waiting[0][0] <= topology
+            and self.machine.topology_index <= topology
+            and self.in_service
+        )
 
-    def propose(self, now_ms: int, topology: int) -> None:
+    def propose(self, now_ms: int, topology: int, is_open: Callable[[int], bool]) -> None:
         """Turn what waits into entries, as far as Raft takes them."""
-        while taken := self.inbox.take(topology, self._entry_bytes_max, self._entry_commands_max):
+        inbox, bytes_max, commands_max = self.inbox, self._entry_bytes_max, self._entry_commands_max
+        while inbox.waiting and inbox.waiting[0][0] <= topology:
+            taken = inbox.take(topology, is_open, bytes_max, commands_max)
+            if not taken:
+                continue
             try:
-                self.raft.propose(encode_batch(now_ms, taken))
+                self.raft.propose(encode_batch(now_ms, [command for _, _, command in taken]))
             except ProposalDropped:
-                self.inbox.put_back(taken)
+                inbox.put_back(taken)
                 self.full = True
                 return
 

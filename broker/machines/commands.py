@@ -169,9 +169,15 @@ class QueueCreate(Command, frozen=True, tag=30):
 
 
 class SessionDown(Command, frozen=True, tag=31):
-    """A session is over: its consumers go, what it holds returns to its place."""
+    """A session is over: its consumers go, what it holds returns to its place.
+
+    topology: an index of shard 0 by which the session had ended. A later leader proposes nothing
+    before it has applied that too: it must know who is gone, or a late command of the session
+    would be taken for a new one.
+    """
 
     session: int
+    topology: int = 0
 
 
 class Tick(Command, frozen=True, tag=32):

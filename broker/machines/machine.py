@@ -99,6 +99,7 @@ class MachineState(msgspec.Struct, frozen=True, array_like=True):
     sessions: list[SessionState]
     topology: TopologyState
     registry: list[SessionRecord]
+    topology_index: int = 0
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -116,6 +117,7 @@ class Machine:
         self.shard = shard
         self.applied = 0  #: the highest entry index applied
         self.now_ms = 0  #: entry time, which never goes back
+        self.topology_index = 0  #: what a leader must have applied of shard 0 to propose here
         self.topology = Topology(place, shards, limits)
         self.registry = Registry(limits)
         self._limits = limits
@@ -192,6 +194,7 @@ class Machine:
                 sessions=[session_state(session) for session in self._sessions.values()],
                 topology=self.topology.state(),
                 registry=self.registry.state(),
+                topology_index=self.topology_index,
             )
         )
 
@@ -205,6 +208,7 @@ class Machine:
         assert state.format == FORMAT, f"a snapshot of format {state.format}"
         assert state.shard == self.shard, f"a snapshot of shard {state.shard} at {self.shard}"
         self.applied, self.now_ms = state.applied, state.now_ms
+        self.topology_index = state.topology_index
         self.topology.load(state.topology)
         self.registry.load(state.registry)
         self._queues.clear()
@@ -264,6 +268,7 @@ class Machine:
                         command.queue, command.flags, command.arguments
                     )
             case SessionDown():
+                self.topology_index = max(self.topology_index, command.topology)
                 self._end_session(command.session, effects)
             case Tick():
                 pass

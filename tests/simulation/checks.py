@@ -1,8 +1,8 @@
 """What must hold at every step of a simulated cluster, and at its end.
 
-    at every step   one leader per term · one history of committed entries · nothing goes back
-                    · equal machines at equal indexes · no delivery after a confirmed ack
-    at the end      confirmed = delivered and acked, or still there · nothing twice in a queue
+at every step   one leader per term · one history of committed entries · nothing goes back
+                · equal machines at equal indexes · no delivery after a confirmed ack
+at the end      confirmed = delivered and acked, or still there · nothing twice in a queue
 """
 
 from __future__ import annotations

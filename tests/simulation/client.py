@@ -152,9 +152,7 @@ class SimClient:
         if id not in settling:
             self.history.acked.add(payload)
         else:
-            self._world.after(
-                STEP_MS, lambda: self._watch_ack(core, settling, id, payload)
-            )
+            self._world.after(STEP_MS, lambda: self._watch_ack(core, settling, id, payload))
 
     # --- the link -------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """A scenario: a cluster, clients, a swarm of faults from one seed, then peace and the reckoning.
 
-    python -m tests.simulation.scenario SEED      runs one seed and prints its trace
+python -m tests.simulation.scenario SEED      runs one seed and prints its trace
 """
 
 from __future__ import annotations
