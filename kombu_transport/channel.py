@@ -296,6 +296,7 @@ class Channel(StdChannel):
         tag = consumer_tag or f"amq.ctag-{uuid.uuid4().hex}"
         arguments = dict(arguments or {})
         priority = arguments.pop("x-priority", 0)
+        self._open().has_consumed = True
         self._consumers[tag] = self._ask(
             self._channel.consume,
             queue,
