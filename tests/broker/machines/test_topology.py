@@ -239,6 +239,39 @@ def test_deleting_an_exchange(client: Client) -> None:
     assert client.answer(c.QueueRemove(*client.head(), uid)) is None
 
 
+def test_a_topic_binding_that_is_gone_matches_no_more(client: Client) -> None:
+    client.queue("q")
+    client.bind("q", "amq.topic", "a.#")
+    client.unbind("q", "amq.topic", "a.#")
+    assert client.route("amq.topic", "a.b") == []
+
+
+def test_a_virtual_host_goes_with_what_is_declared_in_it(client: Client) -> None:
+    uid = client.queue("q")[0]
+    client.exchange("e")
+    client.answer(c.QueueRemove(*client.head(), uid))
+    assert client.machine.topology.vhosts() == ["/"]
+    client.delete_exchange("e")
+    assert client.machine.topology.vhosts() == []
+    uid = client.queue("q")[0]
+    client.answer(c.QueueRemove(*client.head(), uid))
+    assert client.machine.topology.vhosts() == []
+
+
+def test_restoring_in_place_leaves_nothing_behind() -> None:
+    """As a replica does that has fallen behind; routers keep looking at the same topology."""
+    old, new = Client(shard0(exchanges_max=1)), Client(shard0(exchanges_max=1))
+    old.queue("gone")
+    old.exchange("gone")
+    new.queue("q")
+    topology = old.machine.topology
+    old.machine.restore(new.machine.snapshot())
+    assert old.machine.state_hash() == new.machine.state_hash()
+    assert old.machine.topology is topology and topology.queue_named("/", "gone") is None
+    new.machine = old.machine
+    assert new.exchange("e") is None, "the one that is gone does not count"
+
+
 def test_limits() -> None:
     client = Client(shard0(queues_max=1, exchanges_max=1, bindings_max=1))
     uid = client.queue("q")[0]
@@ -263,6 +296,16 @@ def test_repeats_are_done_once(client: Client) -> None:
     client.answer(c.QueueRemove(*client.head(), first[0]))
     assert client.answer(declare) == first
     assert client.route("", "q") == []
+
+
+def test_a_session_far_above_its_floor_waits_for_it() -> None:
+    client = Client(shard0(remembered_per_session_max=2))
+    client.queue("a")
+    client.queue("b")
+    late = c.QueueDeclare(*client.head(), "c", 0, False, None)
+    assert client.answer(late) == Code.RESOURCE_EXHAUSTED
+    again = c.QueueDeclare(late.session, late.seq, 2, "c", 0, False, None)
+    assert client.answer(again)[2] == "c", "the refusal was not remembered"
 
 
 def test_only_changes_of_routes_are_told(client: Client) -> None:
