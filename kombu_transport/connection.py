@@ -112,7 +112,7 @@ class Connection:
             raise TimeoutError("no event")
 
     def _handle_one(self, timeout: float | None) -> bool:
-        if self._closed or self._pid != os.getpid():
+        if self._closed:
             self.check()
         try:
             event = self.broker.next_event(timeout)

@@ -122,11 +122,10 @@ def test_events(triple: Cluster, app: Celery, tmp_path: Path) -> None:
     def capture() -> None:
         with app.connection_for_read() as connection:
             receiver = app.events.Receiver(connection, handlers={"*": seen.append})
-            with receiver.consumer_context() as _:
-                ready.set()
-                for _ in receiver.consume(limit=None, timeout=15, wakeup=False):
-                    if any(event["type"] == "task-succeeded" for event in seen):
-                        return
+            receiver.on_consume_ready = lambda *_, **__: ready.set()
+            for _ in receiver.consume(limit=None, timeout=15, wakeup=False):
+                if any(event["type"] == "task-succeeded" for event in seen):
+                    return
 
     thread = threading.Thread(target=capture, daemon=True)
     thread.start()
