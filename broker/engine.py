@@ -1105,7 +1105,9 @@ class Engine:
                 continue
             wanted = preferred_leader(self._replicas[number])
             peer = self._peers.get(wanted)
-            settled = self.now_ms - self._in_service_since[number] > BALANCE_AFTER_MS
+            settled = (
+                self.now_ms - self._in_service_since.get(number, self.now_ms) > BALANCE_AFTER_MS
+            )
             if peer is None or not settled or not self._is_heard(peer):
                 continue
             if shard.is_caught_up(peer.raft_id):

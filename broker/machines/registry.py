@@ -29,6 +29,7 @@ class SessionRecord(msgspec.Struct, frozen=True, array_like=True):
     grace_ms: int
     client: dict[str, str]
     opened_ms: int  #: entry time
+    resumed: bool = False  #: the client has been welcomed, and has come back since
 
 
 class Registry:
@@ -51,13 +52,19 @@ class Registry:
         return self._records.get(session)
 
     def open(self, command: SessionOpen, id: int, now_ms: int) -> SessionMoved | SessionRefused:
-        """A new session, or the one that this very command, said twice, has opened."""
+        """A new session, or the one that this client has opened before.
+
+        A client whose node went away before it was welcomed says the same again elsewhere, and
+        its own token names the session. Once it has resumed, an opening is one that comes late.
+        """
         record = self._records.get(self._by_token.get(command.token, 0))
         if record is not None:
             home = (record.node, record.boot, record.link)
-            if home != (command.node, command.boot, command.link):
+            if home == (command.node, command.boot, command.link):
+                return _moved(record)
+            if record.resumed:
                 return _refused(command, 0, Code.SESSION_EXPIRED, "the session has moved on")
-            return _moved(record)
+            return _moved(self._at(record, command))
         if len(self._records) >= self._limits.sessions_max:
             text = f"there are {self._limits.sessions_max} sessions, which is the limit"
             return _refused(command, 0, Code.RESOURCE_EXHAUSTED, text)
@@ -84,15 +91,20 @@ class Registry:
             text = "there is no such session (any more), or its token is another"
             return _refused(command, command.session, Code.SESSION_EXPIRED, text)
         # A resume said twice moves the epoch twice: an expiry proposed in between is void.
+        return _moved(self._at(record, command))
+
+    def _at(self, record: SessionRecord, command: SessionOpen | SessionResume) -> SessionRecord:
+        """The session in its new home."""
         record = msgspec.structs.replace(
             record,
             node=command.node,
             boot=command.boot,
             link=command.link,
             epoch=record.epoch + 1,
+            resumed=isinstance(command, SessionResume),
         )
         self._keep(record)
-        return _moved(record)
+        return record
 
     def close(self, session: int, epoch: int) -> bool:
         """Was it there, and at this epoch (0: whatever the epoch)? Then it is gone."""

@@ -21,9 +21,9 @@ from tests.simulation.checks import Violation
 from tests.simulation.scenario import Scenario
 
 SLICE = range(1000, 1030)
-FOUND = [4, 9, 11]
+FOUND = [4, 9, 11, 53]
 """Seeds that once showed a bug: windows that took turns for ever, deliveries lost between a
-`Consume` and its answer."""
+`Consume` and its answer, a late command of an ended session that was enqueued again."""
 
 
 @pytest.mark.parametrize("seed", [*FOUND, *SLICE])

@@ -46,6 +46,14 @@ def test_a_session_opens_once_however_often_it_is_asked() -> None:
     assert len(shard.machine.registry) == 1
 
 
+def test_an_opening_said_again_elsewhere_moves_a_session_that_was_never_welcomed() -> None:
+    shard = Shard0()
+    session = shard.open()
+    (effect,) = shard.apply(c.SessionOpen("n2", 1, 9, b"t", "/", "guest", 5000, {}))
+    assert isinstance(effect, e.SessionMoved)
+    assert (effect.session, effect.node, effect.link, effect.epoch) == (session, "n2", 9, 2)
+
+
 def test_an_opening_that_comes_late_takes_nothing_from_the_session() -> None:
     shard = Shard0()
     session = shard.open()
