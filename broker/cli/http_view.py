@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import urllib.error
 import urllib.request
 from collections.abc import Iterable
@@ -24,6 +25,9 @@ def fetch(url: str, path: str, timeout_s: float = TIMEOUT_S) -> tuple[int, bytes
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.read(BODY_BYTES_MAX)
+    except http.client.HTTPException as error:
+        # Somebody listens there who does not speak HTTP: the port of clients, say.
+        raise OSError(f"{url} does not speak HTTP: {error}") from error
 
 
 def is_ready(url: str) -> bool:

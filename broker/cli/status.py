@@ -13,7 +13,8 @@ from broker.cli.http_view import first_status
 from broker.cli.tables import table
 from broker.status import NodeStatus, encode_status
 
-DEFAULT_URL = "http://127.0.0.1:7652"
+DEFAULT_URLS = ("http://127.0.0.1:7652", "http://127.0.0.1:7850")
+"""Where `raftmq node` and the first node of `raftmq dev` serve HTTP unless told otherwise."""
 
 
 @click.command("status")
@@ -22,12 +23,12 @@ DEFAULT_URL = "http://127.0.0.1:7652"
     "urls",
     multiple=True,
     envvar="RAFTMQ_HTTP_URL",
-    help=f"HTTP address of a node, several times for several. [default: {DEFAULT_URL}]",
+    help=f"HTTP address of a node, several times for several. [default: {', '.join(DEFAULT_URLS)}]",
 )
 @click.option("--json", "as_json", is_flag=True, help="All of it as one JSON object.")
 def status(urls: tuple[str, ...], as_json: bool) -> None:
     """Show how a node and its shards are."""
-    asked = [part for url in urls or (DEFAULT_URL,) for part in url.split(",") if part]
+    asked = [part for url in urls or DEFAULT_URLS for part in url.split(",") if part]
     try:
         seen = first_status(asked)
     except ValueError as error:

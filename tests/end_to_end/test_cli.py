@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from broker.cli.local_cluster import free_ports, port_is_free
+from raftlog import lmdb_store
 from tests.cluster import Cluster, die_with_parent, eventually, free_port, python_environment
 from tests.end_to_end.traffic import assert_each_once, publish, receive
 
@@ -125,6 +126,23 @@ def test_the_data_of_another_cluster_or_node_are_left_alone(tmp_path: Path) -> N
     assert {path.name: path.read_bytes() for path in first.data_dir.glob("data*")} == before
 
 
+def test_data_of_a_later_version_are_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = node_words(tmp_path)
+    monkeypatch.setattr(lmdb_store, "FORMAT", 200)
+    lmdb_store.LmdbStore.open(
+        tmp_path / "data",
+        lmdb_store.Identity(b"any", "n1"),
+        {},
+        map_bytes=1 << 20,
+        cache_bytes=1 << 20,
+    ).close()
+    before = (tmp_path / "data" / "data.mdb").read_bytes()
+    assert_refused(raftmq(*words, cwd=tmp_path), "format 200", str(tmp_path / "data"))
+    assert (tmp_path / "data" / "data.mdb").read_bytes() == before
+
+
 def test_two_nodes_do_not_share_a_data_directory(tmp_path: Path) -> None:
     with Cluster(tmp_path, nodes=1) as cluster:
         cluster.wait_ready()
@@ -167,6 +185,13 @@ def test_version_and_help(tmp_path: Path) -> None:
 def test_status_when_nobody_answers(tmp_path: Path) -> None:
     result = raftmq("status", "--url", f"http://127.0.0.1:{free_port()}", cwd=tmp_path)
     assert_refused(result, "no node answers")
+
+
+def test_status_asked_of_a_port_that_does_not_speak_http(tmp_path: Path) -> None:
+    with Cluster(tmp_path, nodes=1) as cluster:
+        cluster.wait_ready()
+        url = f"http://{cluster.nodes[0].address}"
+        assert_refused(raftmq("status", "--url", url, cwd=tmp_path), "no node answers")
 
 
 def test_status_and_queue_list(tmp_path: Path) -> None:
