@@ -270,11 +270,26 @@ class Raft:
         )
 
     def _answer_pre_vote(self, request: PreVoteRequest) -> None:
-        granted = request.term > self.term and self.log.is_up_to_date(
-            request.last_index, request.last_term
+        granted = (
+            request.term > self.term
+            and self.log.is_up_to_date(request.last_index, request.last_term)
+            and not self._stands_before(request)
         )
         term = request.term if granted else self.term
         self.messages.append(PreVoteReply(self.id, request.sender, term, granted))
+
+    def _stands_before(self, request: PreVoteRequest) -> bool:
+        """Whether this node has just asked the same with the same right, and a lower id.
+
+        Followers who lose their leader together ask together: if each helped the other, the
+        votes would be split and a whole timeout lost. After two ticks the right is over.
+        """
+        return (
+            self.role is Role.PRE_CANDIDATE
+            and self.election_elapsed < 2
+            and self.id < request.sender
+            and (request.last_index, request.last_term) == (self.log.last, self.log.last_term())
+        )
 
     def _answer_vote(self, request: VoteRequest) -> None:
         free = self.vote == request.sender or (self.vote == NOBODY and self.leader == NOBODY)
