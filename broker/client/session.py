@@ -156,7 +156,7 @@ class SessionCore:
         sent = self._sent
         while sent and sent[0][0] <= now_ms:
             due = [seq for seq in sent.popleft()[1] if seq in self._unanswered]
-            again = [self._unanswered[seq][0] for seq in due]
+            again = [self._again(seq) for seq in due]
             self._doubt_consumers(self._unanswered[seq] for seq in due)
             self._fresh_bytes += sum(len(op.payload) for op in again if type(op) is Publish)
             self._fresh[:0] = again
@@ -540,10 +540,13 @@ class SessionCore:
         self.nodes, self.body_bytes_max = answer.nodes, answer.body_bytes_max
         self.in_service = True
         self._flush_settlements()
-        self._repeat_all = True
+        self._repeat_all = resumed
         for consumer in self.consumers.values():
             if consumer.hand is not None:
                 self._resync[consumer.hand.shard] = None
+        for view in self._shards.values():
+            if view.held_seq:
+                self._resync[view.number] = None  # it was done perhaps, and what it brought lost
         if moved:
             self._resync.pop(VOLATILE_SHARD, None)
             self._lose_volatile()
@@ -635,6 +638,9 @@ class SessionCore:
                 self._steered[consumer.window] = None
             else:
                 self._tell_window(consumer)  # steered before it was known where to
+        if consumer.repeated:
+            consumer.repeated = False
+            self._resync[shard] = None
         if consumer.cancel is not None:
             self._send_cancel(consumer, consumer.cancel)
 
@@ -756,7 +762,7 @@ class SessionCore:
     def _send_all_again(self) -> None:
         self._sent.clear()
         self._doubt_consumers(self._unanswered.values())
-        self._fresh = [op for op, _, _ in self._unanswered.values()]
+        self._fresh = [self._again(seq) for seq in self._unanswered]
         self._fresh_bytes = sum(len(op.payload) for op in self._fresh if type(op) is Publish)
 
     @staticmethod
@@ -766,16 +772,25 @@ class SessionCore:
             if type(op) is Consume and consumer is not None:
                 consumer.doubted = True
 
+    def _again(self, seq: int) -> AnyOperation:
+        op, _, consumer = self._unanswered[seq]
+        if type(op) is Consume:
+            assert consumer is not None
+            consumer.repeated = True
+        return op
+
     def _send_held(self, shard: int) -> None:
         """Name what is in hand, if this shard has consumers that may have missed something."""
         view = self._shards.get(shard)
-        if view is None or not any(
+        if view is None:
+            return
+        if view.held_seq:
+            self._forget(view.held_seq)
+        elif not any(
             consumer.hand is not None and consumer.hand.shard == shard
             for consumer in self.consumers.values()
         ):
             return
-        if view.held_seq:
-            self._forget(view.held_seq)
         held = tuple((hand.queue, id) for hand in view.hands.values() for id in hand.held)
         view.held_seq = self._seq
         self._submit(lambda seq: Held(seq, shard, held), None)
