@@ -1,17 +1,17 @@
 """Every error that a caller of RaftMQ can meet, with its code.
 
-    RaftMQError
-      ConfigError              a setting is wrong; names it
-      Refused                  the broker says no: nothing was done (AMQP's codes)
-        AccessRefused 403 · NotFound 404 · ResourceLocked 405 · PreconditionFailed 406
-        ContentTooLarge 311 · NoRoute 312 · MalformedFrame 501 · InvalidArgument 502
-        CommandInvalid 503 · ResourceExhausted 506 · NotAllowed 530 · NotImplementedByBroker 540
-        InternalError 541
-      Unavailable              the world failed: nothing is known, or nothing was sent
-        ConnectFailed          no node could be reached
-        DeadlineExceeded       sent, but not confirmed in time: it may be done or not
-        SessionExpired 320     the broker gave this session up; its deliveries are elsewhere
-        ClientClosed           the client was closed meanwhile
+RaftMQError
+  ConfigError              a setting is wrong; names it
+  Refused                  the broker says no: nothing was done (AMQP's codes)
+    AccessRefused 403 · NotFound 404 · ResourceLocked 405 · PreconditionFailed 406
+    ContentTooLarge 311 · NoRoute 312 · MalformedFrame 501 · InvalidArgument 502
+    CommandInvalid 503 · ResourceExhausted 506 · NotAllowed 530 · NotImplementedByBroker 540
+    InternalError 541
+  Unavailable              the world failed: nothing is known, or nothing was sent
+    ConnectFailed          no node could be reached
+    DeadlineExceeded       sent, but not confirmed in time: it may be done or not
+    SessionExpired 320     the broker gave this session up; its deliveries are elsewhere
+    ClientClosed           the client was closed meanwhile
 """
 
 from __future__ import annotations
