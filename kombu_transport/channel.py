@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from kombu_transport.connection import Connection
 
 CANCEL_TIMEOUT_S = 5.0
-"""How long cancelling a consumer waits for its last deliveries."""
+"""How long cancelling a consumer, or all by closing the channel, waits for the broker."""
 
 EXCHANGE_TYPES = frozenset({"direct", "topic", "fanout"})
 
@@ -410,8 +410,8 @@ class Channel(StdChannel):
         self._open()
         unsettled = self._unsettled
         if multiple:
-            tags = [one for one in list(unsettled) if one <= tag or tag == 0]
-            deliveries = [unsettled.pop(one) for one in tags]
+            found = (unsettled.pop(one, None) for one in list(unsettled) if one <= tag or not tag)
+            deliveries = [delivery for delivery in found if delivery is not None]
         else:
             delivery = unsettled.pop(tag, None)
             if delivery is None:
@@ -457,7 +457,7 @@ class Channel(StdChannel):
 
     def _ask_closing(self) -> None:
         try:
-            self._channel.close()
+            self._channel.close(CANCEL_TIMEOUT_S)
         except RaftMQError as error:
             raise translated(error) from error
 
