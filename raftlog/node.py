@@ -310,7 +310,7 @@ class RawNode:
     def _written(self, ready: Ready) -> None:
         log = self._raft.log
         if ready.snapshot is not None:
-            log.snapshot_stable(ready.snapshot)
+            self._raft.snapshot_applied(ready.snapshot)
         if ready.entries:
             last = ready.entries[-1]
             log.stable_to(last.index, last.term)

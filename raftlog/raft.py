@@ -187,15 +187,15 @@ class Raft:
             self.leading is None
             and is_voter(self.membership, self.id)
             and self.log.snapshot is None
-            and not self._change_unapplied()
+            and not self._has_change(self.log.committed)
         )
 
-    def _change_unapplied(self) -> bool:
-        """Whether a committed change waits: this node may not know who votes."""
+    def _has_change(self, last: int) -> bool:
+        """Whether a change waits up to `last`: this node may not know who votes."""
         log = self.log
         low = log.applied + 1
-        while low <= log.committed:
-            part = log.entries(low, log.committed + 1, 1 << 20)
+        while low <= last:
+            part = log.entries(low, last + 1, 1 << 20)
             if any(entry.kind == EntryKind.CHANGE for entry in part):
                 return True
             low = part[-1].index + 1
@@ -272,11 +272,27 @@ class Raft:
     def _answer_pre_vote(self, request: PreVoteRequest) -> None:
         granted = (
             request.term > self.term
-            and self.log.is_up_to_date(request.last_index, request.last_term)
+            and self._finds_complete(request)
             and not self._stands_before(request)
         )
         term = request.term if granted else self.term
         self.messages.append(PreVoteReply(self.id, request.sender, term, granted))
+
+    def _finds_complete(self, request: PreVoteRequest | VoteRequest) -> bool:
+        """Whether the candidate's log has all that this node could have helped to commit.
+
+        A voter compares whole logs. Who was removed helped only up to its removal: were its
+        longer log in the way, a removed leader could block those who need its vote because
+        they do not know yet that the removal is committed.
+        """
+        log = self.log
+        if (
+            is_voter(self.membership, self.id)
+            or log.snapshot is not None
+            or self._has_change(log.last)
+        ):
+            return log.is_up_to_date(request.last_index, request.last_term)
+        return (request.last_term, request.last_index) >= (log.term(log.applied), log.applied)
 
     def _stands_before(self, request: PreVoteRequest) -> bool:
         """Whether this node has just asked the same with the same right, and a lower id.
@@ -293,7 +309,7 @@ class Raft:
 
     def _answer_vote(self, request: VoteRequest) -> None:
         free = self.vote == request.sender or (self.vote == NOBODY and self.leader == NOBODY)
-        granted = free and self.log.is_up_to_date(request.last_index, request.last_term)
+        granted = free and self._finds_complete(request)
         if granted:
             self.vote = request.sender
             self.election_elapsed = 0
@@ -445,7 +461,7 @@ class Raft:
 
     def _follow(self, request: AppendRequest) -> None:
         log, prev = self.log, request.prev_index
-        if not self.membership.voters:
+        if not self.membership.voters and log.snapshot is None:
             # Who joins with nothing does not know on what the log's changes build. Refusing
             # even prev_index 0 makes the leader send a snapshot, which says.
             self.messages_after.append(AppendReject(self.id, request.sender, self.term, prev, 0, 0))
@@ -475,16 +491,20 @@ class Raft:
     def _restore(self, request: SnapshotRequest) -> None:
         snapshot, log = request.snapshot, self.log
         if not self.membership.voters:
-            self._replace_log(snapshot)
+            log.restore(snapshot)
         elif snapshot.index > log.committed:
             if log.has(snapshot.index, snapshot.term):
                 log.commit_to(snapshot.index)  # all of it is here, and perhaps more
             else:
-                self._replace_log(snapshot)
+                log.restore(snapshot)
         self._acknowledge(request.sender, log.committed)
 
-    def _replace_log(self, snapshot: Snapshot) -> None:
-        self.log.restore(snapshot)
+    def snapshot_applied(self, snapshot: Snapshot) -> None:
+        """A leader's snapshot is durable and in force, its membership like any other change.
+
+        Not before: changes handed out by an earlier Ready build on the old membership.
+        """
+        self.log.snapshot_stable(snapshot)
         self.membership = snapshot.membership
 
     # --- reads ---------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from raftlog.node import RawNode, Role
 from tests.raftlog.host import Host
 
 POOL_MAX = 300
-HEALING_ROUNDS = 400
+HEALING_ROUNDS = 1000
 
 
 class Checker:

@@ -13,6 +13,11 @@ SEEDS = int(os.environ.get("RAFT_SEEDS", "60"))
 STEPS = 4000
 
 
+@pytest.mark.parametrize("seed", [100134, 100274, 100369, 101296])
+def test_networks_that_once_failed(seed: int) -> None:
+    run(seed, 6000)
+
+
 @pytest.mark.parametrize("first", range(FIRST, FIRST + SEEDS, 10))
 def test_bad_networks(first: int) -> None:
     committed = answered = 0

@@ -6,7 +6,7 @@ import pytest
 
 from raftlog.config import Config
 from raftlog.errors import Compacted, ConfigError, SnapshotOutOfDate, Unavailable
-from raftlog.membership import is_voter
+from raftlog.membership import Change, Step, StepKind, encode_change, is_voter
 from raftlog.messages import (
     AppendReject,
     AppendReply,
@@ -106,6 +106,33 @@ def test_entries_replaced_during_their_write_are_not_durable() -> None:
     again = node.ready()
     assert [entry.data for entry in again.entries] == [b"new", b"new"]
     assert again.messages_after == [AppendReply(3, 2, 2, 3)]
+
+
+def test_a_change_handed_out_before_a_snapshot_builds_on_the_old_membership() -> None:
+    node, storage = follower(term=1)
+    change = Change((Step(StepKind.ADD_LEARNER, 4),))
+    node.step(AppendRequest(1, 3, 1, 0, 0, 1, (Entry(1, 1, 1, encode_change(change)),)))
+    ready = node.ready()
+    later = Membership(voters=(1, 2, 3, 5), learners=(4,))
+    node.step(SnapshotRequest(1, 3, 1, Snapshot(9, 1, later)))
+    storage.append(ready.entries)
+    assert node.apply_conf_change(change) == Membership(voters=(1, 2, 3), learners=(4,))
+    node.advance(ready)
+    carry_out(node, storage)
+    assert (node.membership, node.applied) == (later, 9)
+
+
+def test_a_removed_node_blocks_nobody_with_entries_from_after_its_removal() -> None:
+    """1 and 2 need its vote as long as they do not know that it is removed."""
+    storage = MemoryStorage(Membership(voters=(1, 2)))
+    storage.append([Entry(index, 1, 0, b"x") for index in range(1, 6)])
+    storage.set_hard_state(HardState(1, 0, 3))
+    node = RawNode(Config(id=3, applied=3), storage)
+    node.step(VoteRequest(1, 3, 2, 2, 1))  # lacks what is committed
+    node.step(VoteRequest(1, 3, 3, 3, 1))
+    assert [m for m in carry_out(node, storage) if isinstance(m, VoteReply)] == [
+        VoteReply(3, 1, 3, True)
+    ]
 
 
 def test_an_answer_to_an_older_pre_vote_counts_for_nothing() -> None:
