@@ -183,6 +183,7 @@ class Engine:
         self._in_service_since: dict[int, int] = {}
         self._silent: list[str] = []  # peers whose silence was told of
         self._began_ms = now_ms
+        self._unix_ms = 0
 
     # --- setting up -----------------------------------------------------------------------
 
@@ -300,7 +301,7 @@ class Engine:
                 shard.raft.peer_lost(peer.raft_id)
 
     def tick(self, now_ms: int) -> None:
-        """One tick of `tick_ms`; `now_ms` is Unix time."""
+        """One tick of `tick_ms`. `now_ms` never goes back: this node's own durations hang on it."""
         self.now_ms = now_ms
         for shard in self.shards.values():
             shard.raft.tick()
@@ -334,16 +335,16 @@ class Engine:
             shard.raft.has_ready() or shard.can_propose(topology) for shard in self.shards.values()
         )
 
-    def begin(self, now_ms: int) -> list[Write]:
-        """Propose what waits and collect what must be written."""
-        self.now_ms = now_ms
+    def begin(self, unix_ms: int) -> list[Write]:
+        """Propose what waits, stamped with Unix time, and collect what must be written."""
+        self._unix_ms = unix_ms
         topology = self._topology.applied
         writes, lazy = [], []
         for number, shard in self.shards.items():
             raft = shard.raft
             if shard.in_service:
                 if shard.can_propose(topology):
-                    shard.propose(now_ms, topology, self._registry.__contains__)
+                    shard.propose(unix_ms, topology, self._registry.__contains__)
             elif shard.serving_term:
                 shard.retire()
                 self._log(f"node {self.node} leads shard {number} no more")
@@ -751,7 +752,7 @@ class Engine:
 
     def _keep(self, command: AnyCommand) -> None:
         """A command for this node's memory-only queues."""
-        effects = self._volatile.apply(self.now_ms, command)
+        effects = self._volatile.apply(self._unix_ms, command)
         applied = Applied(self._volatile.index, [command], effects, True)
         self._carry_out(VOLATILE_SHARD, self.boot, applied, self._volatile.message)
 

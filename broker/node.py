@@ -27,6 +27,7 @@ from raftlog.store_errors import StoreFailed
 FRAMES_PER_TURN = 2000
 ROUNDS_PER_TURN = 8
 log = logging.getLogger("raftmq.node")
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class Node:
@@ -47,7 +48,7 @@ class Node:
         self.engine = Engine(
             config,
             boot=time.time_ns(),
-            now_ms=_now_ms(),
+            now_ms=_boot_ms(),
             storages={group: self._store.group(group) for group in _groups(config)},
             random=random.Random(),
             log=_limited_log(),
@@ -91,7 +92,7 @@ class Node:
     def _tick(self) -> None:
         if self._exit is None or self._exit.done():
             return
-        self.engine.tick(_now_ms())
+        self.engine.tick(_boot_ms())
         self._next_tick = max(self._next_tick + self.config.tick_ms / 1000, self._loop.time())
         self._loop.call_at(self._next_tick, self._tick)
         self._turn()
@@ -133,7 +134,7 @@ class Node:
 
     def _round(self) -> None:
         engine = self.engine
-        writes = engine.begin(_now_ms())
+        writes = engine.begin(_unix_ms())
         self._send()
         if writes:
             self._write(writes)
@@ -178,8 +179,13 @@ def _open_store(config: Config) -> LmdbStore:
     )
 
 
-def _now_ms() -> int:
+def _unix_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def _boot_ms() -> int:
+    """Time that goes on while the machine sleeps, and that nobody sets."""
+    return time.clock_gettime_ns(_CLOCK) // 1_000_000
 
 
 def _limited_log(per_second: int = 20) -> _LimitedLog:

@@ -72,7 +72,7 @@ class SimNode:
         self.engine = Engine(
             self.config,
             boot=self.boots,
-            now_ms=self._now_ms(),
+            now_ms=int(self._world.now),
             storages=self.disk.groups,
             random=self._world.random,
             log=lambda text: self._world.note(f"{self.name}: {text}"),
@@ -102,14 +102,14 @@ class SimNode:
             self.paused = False
             self._begin()
 
-    def _now_ms(self) -> int:
+    def _unix_ms(self) -> int:
         return EPOCH_MS + int(self._world.now) + self.clock_skew_ms
 
     def _tick(self, boot: int) -> None:
         if self.engine is None or self.boots != boot:
             return
         if not self.paused:
-            self.take(lambda engine: engine.tick(self._now_ms()))
+            self.take(lambda engine: engine.tick(int(self._world.now)))
         self._world.after(self.config.tick_ms, lambda: self._tick(boot))
 
     # --- frames ---------------------------------------------------------------------------
@@ -139,7 +139,7 @@ class SimNode:
         if not engine.has_work():
             self._send(engine)
             return
-        writes = engine.begin(self._now_ms())
+        writes = engine.begin(self._unix_ms())
         self._send(engine)
         self._busy = True
         boot = self.boots
