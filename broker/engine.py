@@ -1062,6 +1062,10 @@ class Engine:
             self._unused.discard(queue)
             return
         if record.shard == VOLATILE_SHARD:
+            if self._router.place(record) != self.node:
+                # Its session moved on: what has no consumers any more is our copy alone.
+                self._unused.discard(queue)
+                return
             machine = self._volatile.machine
         elif (shard := self.shards.get(record.shard)) is not None and shard.in_service:
             machine = shard.machine
