@@ -72,6 +72,29 @@ def test_deliveries_in_hand_outlive_the_node_of_the_client(
         channel.close()
 
 
+def test_a_home_that_wakes_up_leaves_the_queues_of_those_who_moved(cluster: Cluster) -> None:
+    """A reply queue goes with its session to the new home; the old one only forgets its copy."""
+    with Client(cluster.url) as client:
+        client.declare_queue("replies", exclusive=True, auto_delete=True)
+        client.channel().consume("replies")
+        home = cluster.node(client.node)
+        cluster.pause(home)
+        eventually(lambda: client.node != home.id, 15, "the client to move")
+        client.publish(b"1", routing_key="replies", timeout=20)
+        cluster.resume(home)
+        cluster.wait_ready()
+        cluster.wait_level()
+        ends = time.monotonic() + 2.5  # longer than the broker's rounds of upkeep
+        seen = []
+        while time.monotonic() < ends:
+            event = client.next_event(0.1)
+            if event is not None:
+                seen.append(event)
+        client.publish(b"2", routing_key="replies", mandatory=True)
+        seen += take(client, 1)
+        assert [getattr(event, "payload", event) for event in seen] == [b"1", b"2"]
+
+
 def test_a_clean_end_returns_messages_at_once_and_a_lost_client_after_its_grace(
     calm_cluster: Cluster,
 ) -> None:

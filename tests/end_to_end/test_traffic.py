@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from broker.client import Client, Delivery
+from broker.errors import NoRoute
 from tests.celery_app import app, record, record_size
 from tests.celery_worker import Worker, lines_of
 from tests.cluster import Cluster, eventually
@@ -24,6 +26,39 @@ def test_a_client_of_a_node_that_leads_nothing_of_it(calm_cluster: Cluster) -> N
             received = receive(calm_cluster.url_of(node), "aside", 1)
             assert_each_once(received, 1)
             publish(calm_cluster.url_of(node), "aside", range(1))
+
+
+def test_the_metrics_count_what_happened(calm_cluster: Cluster) -> None:
+    def total(name: str) -> float:
+        return sum(node.metric(f"raftmq_{name}_total") for node in calm_cluster.nodes)
+
+    names = ("published", "delivered", "redelivered", "acked", "requeued", "dropped", "unroutable")
+    names = (*names, "sessions_opened", "client_frames", "peer_frames", "refused", "commits")
+    before = {name: total(name) for name in names}
+    with Client(calm_cluster.url) as client:
+        client.declare_queue("counted")
+        for number in range(10):
+            client.publish(b"%d" % number, routing_key="counted")
+        client.publish(b"", routing_key="nowhere")
+        with pytest.raises(NoRoute):
+            client.publish(b"", routing_key="nowhere", mandatory=True)
+        channel = client.channel()
+        channel.set_prefetch(1)
+        channel.consume("counted")
+        settle = ["requeue", "reject", *["ack"] * 9]
+        for how in settle:
+            event = client.next_event(5)
+            assert isinstance(event, Delivery)
+            getattr(event, how)()
+        channel.close()
+    counted = {name: total(name) - before[name] for name in names}
+    exact = {"published": 10, "delivered": 11, "redelivered": 1, "acked": 9, "requeued": 1}
+    exact |= {"dropped": 1, "unroutable": 2, "sessions_opened": 1, "refused": 1}
+    assert {name: counted[name] for name in exact} == exact
+    for name in ("client_frames", "peer_frames", "commits"):
+        assert counted[name] > 0, name
+    leaders = [n.metric("raftmq_raft_is_leader", shard="0") for n in calm_cluster.nodes]
+    assert sorted(leaders) == [0, 0, 1]
 
 
 def test_two_workers_share_a_queue(calm_cluster: Cluster, tmp_path: Path) -> None:
