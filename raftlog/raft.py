@@ -490,7 +490,7 @@ class Raft:
 
     def _restore(self, request: SnapshotRequest) -> None:
         snapshot, log = request.snapshot, self.log
-        if not self.membership.voters:
+        if not self.membership.voters and log.snapshot is None:
             log.restore(snapshot)
         elif snapshot.index > log.committed:
             if log.has(snapshot.index, snapshot.term):

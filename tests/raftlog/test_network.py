@@ -13,7 +13,7 @@ SEEDS = int(os.environ.get("RAFT_SEEDS", "60"))
 STEPS = 4000
 
 
-@pytest.mark.parametrize("seed", [100134, 100274, 100369, 101296])
+@pytest.mark.parametrize("seed", [100134, 100274, 100369, 101296, 200132, 200558])
 def test_networks_that_once_failed(seed: int) -> None:
     run(seed, 6000)
 
