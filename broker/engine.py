@@ -67,6 +67,7 @@ from broker.protocol import (
     AnyOperation,
     Beat,
     Cancelled,
+    Confirmed,
     Delivery,
     Denied,
     Fetched,
@@ -74,6 +75,7 @@ from broker.protocol import (
     Hello,
     Inspect,
     ProtocolError,
+    Publish,
     RefusedAnswer,
     Replied,
     Resync,
@@ -479,7 +481,8 @@ class Engine:
             self._read_topology()
 
     def _deny(self, identity: bytes, code: int, text: str) -> None:
-        self.counters.refused += 1
+        if code != Code.SESSION_EXPIRED:  # which also answers a Goodbye
+            self.counters.refused += 1
         self._denied.append((identity, join_answers([encode_answer(Denied(code, text))])))
 
     def _operate(self, home: Home, operation: AnyOperation) -> None:
@@ -510,6 +513,8 @@ class Engine:
             home.sagas[operation.seq] = running = Running(plan, next(plan))
             self._send(home, operation.seq, [running.step])
         else:
+            if isinstance(operation, Publish) and _took_no_queue(plan):
+                self.counters.unroutable += 1
             self._say(home, plan)
 
     def _say(self, home: Home, answer: AnyAnswer) -> None:
@@ -742,6 +747,7 @@ class Engine:
     def _enter_service(self, shard: Shard) -> None:
         """This node's no-op is applied: from here on it speaks for the shard."""
         shard.serving_term = shard.raft.term
+        self.counters.elections += 1
         self._in_service_since[shard.number] = self.now_ms
         self._log(f"node {self.node} leads shard {shard.number} in term {shard.raft.term}")
         self._lead(shard.number, shard.raft.term, self.node)
@@ -939,11 +945,13 @@ class Engine:
             self._create(queue)
         if link is None:
             return
-        link.session, link.hello = session, None
-        if moved.epoch == 1:
+        if link.hello is None:
+            pass  # a Hello that was asked again: it was counted the first time
+        elif moved.epoch == 1:
             self.counters.sessions_opened += 1
         else:
             self.counters.sessions_resumed += 1
+        link.session, link.hello = session, None
         home.say(
             Welcome(
                 session,
@@ -1236,3 +1244,10 @@ class Engine:
         if home is not None:
             ids = {(r.vhost, r.name): r.id for r in self._topology.machine.topology.queues()}
             home.say(Replied(inspection.seq, inspection.report(self.status(), ids)))
+
+
+def _took_no_queue(plan: object) -> bool:
+    """Whether a publish that was answered at once was one that no queue takes."""
+    return isinstance(plan, Confirmed) or (
+        isinstance(plan, RefusedAnswer) and plan.code == Code.NO_ROUTE
+    )

@@ -70,7 +70,7 @@ _HELP = {
     "sessions_opened": "Sessions opened by clients of this node.",
     "sessions_resumed": "Sessions resumed by clients of this node.",
     "sessions_expired": "Sessions that were given up after their grace.",
-    "elections": "Elections that this node started.",
+    "elections": "Times that this node became the leader of a shard.",
 }
 
 
