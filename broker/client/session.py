@@ -529,7 +529,11 @@ class SessionCore:
             return
         view.term = answer.term
         self._repeat_all = True
-        self._resync[answer.shard] = None
+        if view.held_seq or any(
+            consumer.hand is not None and consumer.hand.shard == answer.shard
+            for consumer in self.consumers.values()
+        ):
+            self._resync[answer.shard] = None
 
     def _welcomed(self, answer: Welcome) -> None:
         resumed = self.session != 0
@@ -780,17 +784,12 @@ class SessionCore:
         return op
 
     def _send_held(self, shard: int) -> None:
-        """Name what is in hand, if this shard has consumers that may have missed something."""
+        """Name what is in hand; the shard sends again what else is checked out to us."""
         view = self._shards.get(shard)
         if view is None:
             return
         if view.held_seq:
             self._forget(view.held_seq)
-        elif not any(
-            consumer.hand is not None and consumer.hand.shard == shard
-            for consumer in self.consumers.values()
-        ):
-            return
         held = tuple((hand.queue, id) for hand in view.hands.values() for id in hand.held)
         view.held_seq = self._seq
         self._submit(lambda seq: Held(seq, shard, held), None)
