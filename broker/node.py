@@ -54,6 +54,7 @@ class Node:
             log=_limited_log(),
         )
         self._scheduled = False
+        self._clients_waiting = self._peers_waiting = True
         self._exit: asyncio.Future[int] | None = None
 
     async def run(self) -> int:
@@ -63,8 +64,11 @@ class Node:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, 0)
         web = await start_web(self.engine, self.config.http_host, self.config.http_port)
-        for fd in self._transport.fds():
-            loop.add_reader(fd, self._wake)
+        transport = self._transport
+        loop.add_reader(transport.clients_fd, self._wake_for_clients)
+        loop.add_reader(transport.peers_fd, self._wake_for_peers)
+        for fd in transport.monitor_fds:
+            loop.add_reader(fd, self._wake_for_reset)
         _calm_garbage_collector()
         self._next_tick = loop.time()
         self._tick()
@@ -79,7 +83,7 @@ class Node:
         try:
             return await self._exit
         finally:
-            for fd in self._transport.fds():
+            for fd in (transport.clients_fd, transport.peers_fd, *transport.monitor_fds):
                 loop.remove_reader(fd)
             await web.cleanup()
             self._transport.close()
@@ -93,9 +97,23 @@ class Node:
         if self._exit is None or self._exit.done():
             return
         self.engine.tick(_boot_ms())
+        self._clients_waiting = self._peers_waiting = True
         self._next_tick = max(self._next_tick + self.config.tick_ms / 1000, self._loop.time())
         self._loop.call_at(self._next_tick, self._tick)
         self._turn()
+
+    def _wake_for_clients(self) -> None:
+        self._clients_waiting = True
+        self._wake()
+
+    def _wake_for_peers(self) -> None:
+        self._peers_waiting = True
+        self._wake()
+
+    def _wake_for_reset(self) -> None:
+        for node in self._transport.resets():
+            self.engine.peer_reset(node)
+        self._wake()
 
     def _wake(self) -> None:
         if not self._scheduled:
@@ -113,7 +131,7 @@ class Node:
                 self._round()
                 if not self.engine.has_work():
                     break
-            if self.engine.has_work() or self._transport.is_readable():
+            if self._clients_waiting or self._peers_waiting or self.engine.has_work():
                 self._wake()
         except StoreFailed as error:
             log.error("node %s stops, the other nodes go on: %s", self.config.node_id, error)
@@ -125,12 +143,16 @@ class Node:
 
     def _receive(self) -> None:
         engine, transport = self.engine, self._transport
-        for node in transport.resets():
-            engine.peer_reset(node)
-        for _, frame in transport.receive(transport.peers, FRAMES_PER_TURN):
-            engine.peer_frame(frame)
-        for identity, frame in transport.receive(transport.clients, FRAMES_PER_TURN):
-            engine.client_frame(identity, frame)
+        if self._peers_waiting:
+            frames = transport.receive(transport.peers, FRAMES_PER_TURN)
+            self._peers_waiting = len(frames) == FRAMES_PER_TURN
+            for _, frame in frames:
+                engine.peer_frame(frame)
+        if self._clients_waiting:
+            frames = transport.receive(transport.clients, FRAMES_PER_TURN)
+            self._clients_waiting = len(frames) == FRAMES_PER_TURN
+            for identity, frame in frames:
+                engine.client_frame(identity, frame)
 
     def _round(self) -> None:
         engine = self.engine
@@ -140,9 +162,12 @@ class Node:
             self._write(writes)
         engine.end()
         self._send()
-        for identity, frame in engine.client_frames():
+        frames = engine.client_frames()
+        for identity, frame in frames:
             if not self._transport.send_client(identity, frame):
                 engine.client_lost(identity)
+        if frames and self._transport.has_client_input():
+            self._clients_waiting = True
 
     def _send(self) -> None:
         for node, frame in self.engine.peer_frames():

@@ -4,15 +4,14 @@
     peers    ROUTER  bind          identity, frame      only received from
              DEALER  connect x n            frame       only sent to
 
-ZeroMQ's file descriptors are edge-triggered: after every receive and every send the events
-must be looked at again. `receive` therefore drains until EAGAIN, and `is_readable` is asked at
-the end of a turn. A ROUTER does not say that a peer has gone: heartbeats of libzmq's own thread
+ZeroMQ's file descriptors are edge-triggered: a receive that does not end in EAGAIN, and every
+send, may have used an edge up. `receive` therefore drains, and after sends to clients
+`has_client_input` looks again. Each look costs several system calls, so none is made in vain.
+A ROUTER does not say that a peer has gone: heartbeats of libzmq's own thread
 close dead links, and a send to a closed one fails (`ROUTER_MANDATORY`).
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
@@ -21,8 +20,6 @@ from broker.config import Config
 from broker.errors import ConfigError
 
 HEARTBEAT_MS = 1000
-COPY_BYTES = 65_536
-"""Frames from this size on are handed to libzmq without a copy."""
 
 
 class Transport:
@@ -84,24 +81,40 @@ class Transport:
         self._dealers[node] = socket
         self._monitors[_fd(monitor)] = (node, monitor)
 
-    def fds(self) -> list[int]:
-        """The file descriptors to watch for reading."""
-        return [_fd(self.clients), _fd(self.peers), *self._monitors]
+    @property
+    def clients_fd(self) -> int:
+        """Readable when something may have come from clients."""
+        return _fd(self.clients)
 
-    def is_readable(self) -> bool:
-        """Whether something came in; also arms the edge-triggered descriptors again."""
-        return bool((_events(self.clients) | _events(self.peers)) & zmq.POLLIN)
+    @property
+    def peers_fd(self) -> int:
+        """Readable when something may have come from peers."""
+        return _fd(self.peers)
 
-    def receive(self, socket: zmq.Socket[bytes], count_max: int) -> Iterator[tuple[bytes, bytes]]:
-        """(identity, frame) of what waits on a ROUTER, up to `count_max`."""
+    @property
+    def monitor_fds(self) -> list[int]:
+        """Readable when a link to a peer may have been reset."""
+        return list(self._monitors)
+
+    def has_client_input(self) -> bool:
+        """Whether clients sent something; arms the descriptor again after our own sends.
+
+        The peers' ROUTER is never sent to: its descriptor is armed once it is drained.
+        """
+        return bool(_events(self.clients) & zmq.POLLIN)
+
+    def receive(self, socket: zmq.Socket[bytes], count_max: int) -> list[tuple[bytes, bytes]]:
+        """(identity, frame) of what waits on a ROUTER; fewer than `count_max`: it is drained."""
         receive = socket.recv_multipart
-        for _ in range(count_max):
+        frames: list[tuple[bytes, bytes]] = []
+        while len(frames) < count_max:
             try:
                 parts = receive(zmq.NOBLOCK)
             except zmq.Again:
-                return
+                break
             # Anything but two parts was not sent by ours: an empty frame is malformed above.
-            yield parts[0], parts[1] if len(parts) == 2 else b""
+            frames.append((parts[0], parts[1] if len(parts) == 2 else b""))
+        return frames
 
     def resets(self) -> list[str]:
         """Peers whose link was reset since the last call."""
@@ -115,7 +128,7 @@ class Transport:
     def send_peer(self, node: str, frame: bytes) -> None:
         """Send, or drop when the peer is not connected."""
         try:
-            self._dealers[node].send(frame, zmq.NOBLOCK, copy=len(frame) < COPY_BYTES)
+            self._dealers[node].send(frame, zmq.NOBLOCK)
         except zmq.Again:
             pass
 
@@ -123,7 +136,7 @@ class Transport:
         """Send; False when this client cannot be reached any more."""
         try:
             self.clients.send(identity, zmq.SNDMORE | zmq.NOBLOCK)
-            self.clients.send(frame, zmq.NOBLOCK, copy=len(frame) < COPY_BYTES)
+            self.clients.send(frame, zmq.NOBLOCK)
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise
