@@ -74,9 +74,9 @@ class World:
                 assert self.window.in_hand <= self.window.limit
             elif what == "ack":
                 self.window.settle_confirmed(shard.seat, value)
-            elif what == "window" and value == shard.seat.window:
-                # (an older window's confirm is not looked at)
-                if not any(command == "window" for command, _ in shard.to):
+            else:
+                later = any(command == "window" for command, _ in shard.to)
+                if not later and value == shard.seat.window:
                     self.window.window_confirmed(shard.seat)
         self.steer()
         if released:
