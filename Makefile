@@ -9,14 +9,16 @@ PACKAGES := raftlog broker kombu_transport
 CODE := $(PACKAGES) $(wildcard tests examples deploy)
 # Ends a run that hangs in spite of the limit on every single test.
 TEST_LIMIT ?= 40m
+SEEDS ?= 1-500
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check lint types imports fast-tests bench test-containers format clean
+.PHONY: help venv demo test check lint types imports fast-tests sim bench test-containers format clean
 
 help:
 	@echo "make demo             three nodes and a Celery worker on this machine, and a node killed"
 	@echo "make check            format, lint, types, imports and the fast tests: about a minute"
 	@echo "make test             the whole test suite"
+	@echo "make sim SEEDS=1-500  the whole cluster simulated under faults, seed after seed"
 	@echo "make bench            throughput and latency on this machine"
 	@echo "make test-containers  a cluster in containers; needs a container engine"
 	@echo "make format           put the code into its one format"
@@ -51,6 +53,9 @@ fast-tests: $(STAMP)
 
 test: $(STAMP)
 	timeout --foreground --kill-after=30s $(TEST_LIMIT) $(BIN)/python -m pytest -q -m "not containers" --durations=15 tests
+
+sim: $(STAMP)
+	$(BIN)/python -m tests.simulation $(SEEDS)
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench
