@@ -263,3 +263,8 @@ def test_no_prefetch_means_a_large_one() -> None:
     assert seat.window == 5
     assert window.resize(7) == [seat]
     assert seat.window == 7
+
+
+def test_a_full_channel_leaves_the_idle_no_more_than_their_share() -> None:
+    world = _run_loaded(8, 4, [1000, 0, 0, 0], 1)
+    assert [shard.window for shard in world.shards] == [8, 2, 2, 2]
