@@ -23,6 +23,11 @@ from broker.protocol import Content, ProtocolError, encode_content
 from kombu_transport.errors import refusal
 
 PRIORITY_MAX = 9
+_AMQP = (
+    *("content_type", "content_encoding", "delivery_mode", "priority", "correlation_id"),
+    *("reply_to", "expiration", "message_id", "timestamp", "type", "user_id", "app_id"),
+    "cluster_id",
+)
 _TEXT = frozenset({"utf-8", "UTF-8", "utf8", "us-ascii", "ascii"})
 
 
@@ -114,15 +119,18 @@ def encode_message(message: Content | str | bytes) -> tuple[int, dict[str, Any] 
     try:
         payload = encode_content(message)
     except TypeError:
-        payload = encode_content(_with_names(message))
+        payload = encode_content(_amqp_alone(message))
     return envelope_priority(properties), options, payload
 
 
-def _with_names(message: Content) -> Content:
-    """`reply_to` may be a `kombu.Queue`, which has its name only once it is declared."""
-    properties = dict(message.properties)
+def _amqp_alone(message: Content) -> Content:
+    """Without properties that AMQP has no room for: applications pass such things to `publish`
+    by accident, and py-amqp leaves them out. `reply_to` may be a `kombu.Queue`, which has its
+    name only once it is declared."""
+    properties = {key: message.properties[key] for key in _AMQP if key in message.properties}
     reply_to = properties.get("reply_to")
-    properties["reply_to"] = getattr(reply_to, "name", reply_to)
+    if reply_to is not None:
+        properties["reply_to"] = getattr(reply_to, "name", reply_to)
     return Content(properties, message.headers, message.body)
 
 

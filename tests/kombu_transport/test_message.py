@@ -131,9 +131,21 @@ def test_reply_to_may_be_a_queue_that_gets_its_name_late() -> None:
     assert delivered(encode_message(content)[2]).properties["reply_to"] == "amq.gen-1"
 
 
+def test_a_property_that_amqp_does_not_know_is_left_out_when_it_cannot_be_sent() -> None:
+    message = through("x", signal=object(), mine="lost too", correlation_id="c")
+    assert message.properties == {
+        "content_encoding": "utf-8",
+        "priority": 0,
+        "correlation_id": "c",
+    }
+    assert through("x", mine="kept").properties["mine"] == "kept"
+
+
 def test_what_is_no_plain_data_is_the_callers_mistake() -> None:
     with pytest.raises(TypeError):
         through("x", {"header": object()})
+    with pytest.raises(TypeError):
+        through("x", correlation_id=object())
 
 
 def test_a_payload_that_nobody_published_through_kombu() -> None:
