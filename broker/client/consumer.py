@@ -75,7 +75,6 @@ class Consumer:
     seat: Seat | None = None
     window_seq: int = 0  #: the `SetWindow` that is not answered yet
     doubted: bool = False  #: its `Consume` was repeated: deliveries may have been lost
-    repeated: bool = False  #: its `Consume` went out twice: what it brought may be lost
     deaf: bool = False  #: what still comes goes back
     cancel: Call | None = None  #: wanted; sent once the consumer's shard is known
 

@@ -156,7 +156,7 @@ class SessionCore:
         sent = self._sent
         while sent and sent[0][0] <= now_ms:
             due = [seq for seq in sent.popleft()[1] if seq in self._unanswered]
-            again = [self._again(seq) for seq in due]
+            again = [self._unanswered[seq][0] for seq in due]
             self._doubt_consumers(self._unanswered[seq] for seq in due)
             self._fresh_bytes += sum(len(op.payload) for op in again if type(op) is Publish)
             self._fresh[:0] = again
@@ -642,9 +642,6 @@ class SessionCore:
                 self._steered[consumer.window] = None
             else:
                 self._tell_window(consumer)  # steered before it was known where to
-        if consumer.repeated:
-            consumer.repeated = False
-            self._resync[shard] = None
         if consumer.cancel is not None:
             self._send_cancel(consumer, consumer.cancel)
 
@@ -766,7 +763,7 @@ class SessionCore:
     def _send_all_again(self) -> None:
         self._sent.clear()
         self._doubt_consumers(self._unanswered.values())
-        self._fresh = [self._again(seq) for seq in self._unanswered]
+        self._fresh = [op for op, _, _ in self._unanswered.values()]
         self._fresh_bytes = sum(len(op.payload) for op in self._fresh if type(op) is Publish)
 
     @staticmethod
@@ -775,13 +772,6 @@ class SessionCore:
         for op, _, consumer in entries:
             if type(op) is Consume and consumer is not None:
                 consumer.doubted = True
-
-    def _again(self, seq: int) -> AnyOperation:
-        op, _, consumer = self._unanswered[seq]
-        if type(op) is Consume:
-            assert consumer is not None
-            consumer.repeated = True
-        return op
 
     def _send_held(self, shard: int) -> None:
         """Name what is in hand; the shard sends again what else is checked out to us."""
