@@ -97,6 +97,7 @@ class Node:
         if self._exit is None or self._exit.done():
             return
         self.engine.tick(_boot_ms())
+        self._hear_of_resets()  # also arms the monitors' descriptors, which are edges too
         self._clients_waiting = self._peers_waiting = True
         self._next_tick = max(self._next_tick + self.config.tick_ms / 1000, self._loop.time())
         self._loop.call_at(self._next_tick, self._tick)
@@ -111,9 +112,12 @@ class Node:
         self._wake()
 
     def _wake_for_reset(self) -> None:
+        self._hear_of_resets()
+        self._wake()
+
+    def _hear_of_resets(self) -> None:
         for node in self._transport.resets():
             self.engine.peer_reset(node)
-        self._wake()
 
     def _wake(self) -> None:
         if not self._scheduled:

@@ -39,7 +39,9 @@ class Checker:
                 continue
             for number, shard in engine.shards.items():
                 raft = shard.raft
-                self._never_back(node.name, number, raft.term)
+                self._never_back(
+                    node.name, number, node.disk.groups[number].initial_state()[0].term
+                )
                 if raft.role is Role.LEADER:
                     known = self.leaders.setdefault((number, raft.term), node.name)
                     if known != node.name:
@@ -53,6 +55,7 @@ class Checker:
             raise Violation(self.history.faults[0])
 
     def _never_back(self, node: str, number: int, term: int) -> None:
+        """Of what is on disk: nobody has heard of a term that a crash came before."""
         if term < self.terms.get((node, number), 0):
             raise Violation(f"the term of {node} in shard {number} went back to {term}")
         self.terms[node, number] = term
