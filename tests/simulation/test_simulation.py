@@ -20,7 +20,7 @@ from raftlog.ready import Role
 from tests.simulation.checks import Violation
 from tests.simulation.scenario import Scenario
 
-SLICE = range(1000, 1030)
+SLICE = range(1000, 1020)
 FOUND = [4, 9, 11, 53, 184]
 """Seeds that once showed a bug: windows that took turns for ever, deliveries lost between a
 `Consume` and its answer, a late command of an ended session that was enqueued again,
