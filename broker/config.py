@@ -56,7 +56,7 @@ class Config:
     heartbeat_ticks: int = 4
     election_ticks: int = 20
     beat_ms: int = 1000  #: between signs of life to each client
-    grace_ms: int = 5000  #: a client that asks for no grace has this long to come back
+    grace_ms: int = 5000  #: how long a client may be away that wishes for nothing (0)
     grace_ms_max: int = 600_000  #: longer wishes are cut to it
     link_lost_ms: int = 3000  #: without a sign of life a link counts as lost
     hello_ms_max: int = 10_000  #: a Hello that shard 0 has not answered by then is forgotten

@@ -446,7 +446,8 @@ class Engine:
                 hello.session, hello.token, self.node, self.boot, link.number
             )
         else:
-            grace_ms = min(max(hello.grace_ms, 0), self.config.grace_ms_max)
+            wished = max(hello.grace_ms, 0) or self.config.grace_ms
+            grace_ms = min(wished, self.config.grace_ms_max)
             link.hello = SessionOpen(
                 self.node,
                 self.boot,

@@ -52,7 +52,7 @@ class Hello(Operation, frozen=True, tag=1):
     vhost: str
     user: str
     credentials: dict[str, bytes]  #: room for what authentication will need
-    grace_ms: int  #: wish; the node's limits win
+    grace_ms: int  #: wish, 0: the node's `grace_ms`; the node's limit wins
     client: dict[str, str]  #: hostname, pid, product, version: for people to read
 
 

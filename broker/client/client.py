@@ -65,7 +65,8 @@ class Client:
 
     timeout          seconds for any call that is given none
     connect_timeout  seconds to find a node and open the session
-    grace            seconds the broker keeps the session when the link is lost (a wish)
+    grace            seconds the broker keeps the session when the link is lost (a wish; 0: what
+                     the nodes have as `grace_ms`)
     reconnect        seconds the client looks for another node then, before it fails
     publish_window, publish_window_bytes
                      unconfirmed messages, and bytes, of `publish_nowait`

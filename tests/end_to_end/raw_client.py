@@ -17,7 +17,7 @@ WAIT_MS = 5000
 
 
 def hello(**changes: object) -> protocol.Hello:
-    """The opening of a session without a grace."""
+    """The opening of a session that hardly outlives its link."""
     fields: dict[str, object] = {
         "version": protocol.VERSION,
         "session": 0,
@@ -25,7 +25,7 @@ def hello(**changes: object) -> protocol.Hello:
         "vhost": "/",
         "user": "guest",
         "credentials": {},
-        "grace_ms": 0,
+        "grace_ms": 1,
         "client": {},
     }
     return protocol.Hello(**{**fields, **changes})  # type: ignore[arg-type]

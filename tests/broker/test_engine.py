@@ -1,0 +1,70 @@
+"""What a node answers its clients: one engine, a cluster of its own, in virtual time."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from broker import protocol as p
+from broker.config import Config, raft_id
+from broker.engine import Engine
+from tests.simulation.world import Disk, SimStorage
+
+CLIENT = b"client"
+TURNS_MAX = 100
+TICKS_MAX = 200
+
+
+class LoneNode:
+    """An engine with its disk, driven turn by turn; `say` gives the answers of one client."""
+
+    def __init__(self, config: Config) -> None:
+        self.disk = Disk({g: SimStorage([raft_id(config.node_id)]) for g in range(config.shards)})
+        self.engine = Engine(
+            config, boot=1, now_ms=0, storages=self.disk.groups, random=random.Random(1)
+        )
+        self.now_ms = 0
+        while not self.engine.readiness()[0]:
+            assert self.now_ms < TICKS_MAX * config.tick_ms, self.engine.readiness()
+            self.now_ms += config.tick_ms
+            self.engine.tick(self.now_ms)
+            self.turns()
+
+    def turns(self) -> list[p.AnyAnswer]:
+        """Everything there is to do; what the client is told meanwhile."""
+        told = self._told()
+        for _ in range(TURNS_MAX):
+            if not self.engine.has_work():
+                return told
+            self.disk.write(self.engine.begin(self.now_ms))
+            self.engine.end()
+            told += self._told()
+        raise AssertionError("work without an end")
+
+    def _told(self) -> list[p.AnyAnswer]:
+        return [
+            answer
+            for identity, frame in self.engine.client_frames()
+            if identity == CLIENT
+            for answer in p.decode_answers(frame)
+        ]
+
+    def say(self, *operations: p.AnyOperation) -> list[p.AnyAnswer]:
+        self.engine.client_frame(CLIENT, p.encode_operations(1, list(operations)))
+        return self.turns()
+
+
+def hello(grace_ms: int) -> p.Hello:
+    return p.Hello(p.VERSION, 0, b"a secret token!!", "/", "guest", {}, grace_ms, {})
+
+
+@pytest.mark.parametrize(
+    ("wished", "granted"), [(0, 7000), (-1, 7000), (1, 1), (8000, 8000), (60_000, 9000)]
+)
+def test_a_wished_grace_is_granted_up_to_the_limit_and_none_is_the_nodes_own(
+    wished: int, granted: int
+) -> None:
+    node = LoneNode(Config(grace_ms=7000, grace_ms_max=9000, shards=2))
+    (welcome,) = [a for a in node.say(hello(wished)) if isinstance(a, p.Welcome)]
+    assert welcome.grace_ms == granted
