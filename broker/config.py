@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, fields
 from hashlib import blake2b
+from itertools import combinations
 
 from broker.errors import ConfigError
 
@@ -62,6 +63,8 @@ class Config:
     hello_ms_max: int = 10_000  #: a Hello that shard 0 has not answered by then is forgotten
 
     # --- limits on what clients send: refused, the connection lives ----------------------
+    # Those of queues, exchanges, bindings, sessions and consumers are part of what `apply`
+    # decides: equal on all nodes, and for ever, or replicas part ways.
 
     frame_bytes_max: int = 64 << 20  #: libzmq closes a link that sends a larger one
     body_bytes_max: int = 16 << 20
@@ -133,6 +136,20 @@ class Config:
                 f"--peer-port {self.peer_port} is not the port {own.peer_port} that "
                 f"--cluster-nodes gives for {self.node_id}: make them equal"
             )
+        self._check_own_ports()
+
+    def _check_own_ports(self) -> None:
+        """Nothing of this node listens where something else of it does."""
+        taken = {"port": self.host, "peer_port": self.peer_host, "http_port": self.http_host}
+        for one, other in combinations(PORTS, 2):
+            shared = {taken[one], taken[other]}
+            if getattr(self, one) == getattr(self, other) and (
+                len(shared) == 1 or not shared.isdisjoint(WILDCARDS)
+            ):
+                raise ConfigError(
+                    f"{option(one)} and {option(other)} are both {getattr(self, one)}: "
+                    f"give each a port of its own"
+                )
 
     def _check_fit(self) -> None:
         """Settings that only make sense together: the first must be below the second."""

@@ -33,9 +33,8 @@ class Transport:
         try:
             self.clients = self._router(config, config.host, config.port, "port")
             self.peers = self._router(config, config.peer_host, config.peer_port, "peer-port")
-            self.peers.maxmsgsize = (
-                -1
-            )  # peers batch; what they may send is bounded by Raft's limits
+            # Peers batch; what they may send is bounded by Raft's limits.
+            self.peers.maxmsgsize = -1
             for peer in config.cluster_nodes:
                 if peer.id != config.node_id:
                     self._connect(config, peer.id, peer.host, peer.peer_port)
@@ -77,9 +76,15 @@ class Transport:
         socket.reconnect_ivl_max = 500
         socket.connect_timeout = 1000
         monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-        socket.connect(f"tcp://{host}:{port}")
         self._dealers[node] = socket
         self._monitors[_fd(monitor)] = (node, monitor)
+        try:
+            socket.connect(f"tcp://{host}:{port}")
+        except zmq.ZMQError as error:
+            raise ConfigError(
+                f"--cluster-nodes: {host}:{port} is no address for node {node} "
+                f"({error.strerror or error}): give a host's name or address and a port"
+            ) from error
 
     @property
     def clients_fd(self) -> int:

@@ -8,11 +8,10 @@ import click
 import msgspec
 
 from broker.cli.tables import table
-from broker.errors import RaftMQError
+from broker.errors import ConfigError, RaftMQError
 from broker.status import QueueStatus
 
 DEFAULT_URL = "raftmq://127.0.0.1:7650//"
-DEADLINE_S = 10.0
 
 
 @click.group("queue")
@@ -34,6 +33,8 @@ def list_queues(url: str, as_json: bool) -> None:
     """List all queues with their depths, whichever node is asked."""
     try:
         seen = queues_of(url)
+    except ConfigError:
+        raise
     except RaftMQError as error:
         raise click.ClickException(str(error)) from error
     if as_json:

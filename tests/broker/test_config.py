@@ -63,6 +63,9 @@ def test_any_text_is_parsed_or_refused(text: str) -> None:
         ({"cluster_name": ""}, "--cluster-name is empty"),
         ({"data_dir": ""}, "--data-dir is empty"),
         ({"peer_port": 7000}, "--peer-port 7000 is not the port 7651 that --cluster-nodes"),
+        ({"port": 7651}, "--port and --peer-port are both 7651"),
+        ({"http_port": 7650}, "--port and --http-port are both 7650"),
+        ({"http_port": 7650, "http_host": "::"}, "--port and --http-port are both 7650"),
         ({"port": 0}, "--port 0 must be at least 1"),
         ({"http_port": 65_536}, "--http-port 65536 is not between 1 and 65535"),
         ({"shards": 1}, "--shards 1 is not between 2 and 65534"),
@@ -79,6 +82,10 @@ def test_any_text_is_parsed_or_refused(text: str) -> None:
 def test_a_wrong_setting_is_named(settings: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         Config(**{"node_id": "n1", "cluster_nodes": THREE, **settings})
+
+
+def test_two_addresses_may_have_one_port() -> None:
+    assert Config(http_host="127.0.0.2", http_port=7650).http_port == 7650
 
 
 def test_no_grace_is_a_choice() -> None:

@@ -108,6 +108,14 @@ def test_a_port_in_use_is_named_and_touches_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_no_address_of_a_peer_is_named_and_touches_nothing(tmp_path: Path) -> None:
+    words = node_words(tmp_path)
+    nodes = words.index("--cluster-nodes") + 1
+    words[nodes] = f"{words[nodes]},n2:no such host:7651"
+    assert_refused(raftmq(*words, cwd=tmp_path), "--cluster-nodes", "no such host:7651", "n2")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_data_of_another_cluster_or_node_are_left_alone(tmp_path: Path) -> None:
     with Cluster(tmp_path, nodes=2) as cluster:
         cluster.wait_ready()
@@ -185,6 +193,11 @@ def test_version_and_help(tmp_path: Path) -> None:
 def test_status_when_nobody_answers(tmp_path: Path) -> None:
     result = raftmq("status", "--url", f"http://127.0.0.1:{free_port()}", cwd=tmp_path)
     assert_refused(result, "no node answers")
+
+
+def test_a_wrong_url_is_named(tmp_path: Path) -> None:
+    result = raftmq("queue", "list", "--url", "http://127.0.0.1:7650", cwd=tmp_path)
+    assert_refused(result, "URL scheme 'http'")
 
 
 def test_status_asked_of_a_port_that_does_not_speak_http(tmp_path: Path) -> None:
