@@ -16,9 +16,10 @@ from __future__ import annotations
 
 from raftlog.errors import RaftError
 
-REPLACE = (
-    "Nothing was changed. Keep the directory for inspection, and let a node with a new name and "
-    "an empty directory take this one's place: the other replicas hold what it held."
+KEEP = (
+    "Nothing was changed. Keep the directory for inspection, and do not start this node with an "
+    "empty one or an older copy: it would vote again where it has voted. The other replicas hold "
+    "what it held and go on without it."
 )
 
 
@@ -56,7 +57,7 @@ class CorruptRecord(StoreCorrupt):
     def __init__(self, path: object, group: int | None, index: int | None, wrong: str) -> None:
         of_group = "of the node" if group is None else f"of group {group}"
         record = f"the record {of_group}" if index is None else f"entry {index} {of_group}"
-        super().__init__(f"{record} in {path} is damaged: {wrong}. {REPLACE}")
+        super().__init__(f"{record} in {path} is damaged: {wrong}. {KEEP}")
         self.group = group
         self.index = index
         self.wrong = wrong
