@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
 import random
 import signal
 import time
@@ -26,6 +25,7 @@ from raftlog.store_errors import StoreFailed
 
 FRAMES_PER_TURN = 2000
 ROUNDS_PER_TURN = 8
+LOG_LINES_PER_SECOND = 20
 log = logging.getLogger("raftmq.node")
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -51,7 +51,7 @@ class Node:
             now_ms=_boot_ms(),
             storages={group: self._store.group(group) for group in _groups(config)},
             random=random.Random(),
-            log=_limited_log(),
+            log=_LimitedLog(LOG_LINES_PER_SECOND),
         )
         self._scheduled = False
         self._clients_waiting = self._peers_waiting = True
@@ -217,10 +217,6 @@ def _boot_ms() -> int:
     return time.clock_gettime_ns(_CLOCK) // 1_000_000
 
 
-def _limited_log(per_second: int = 20) -> _LimitedLog:
-    return _LimitedLog(per_second)
-
-
 class _LimitedLog:
     """Log lines of the engine, so many a second: nobody fills the disk by sending rubbish."""
 
@@ -251,9 +247,4 @@ def run_node(config: Config) -> int:
     """Run a node in this process until it ends; its exit code."""
     import uvloop
 
-    logging.basicConfig(
-        level=os.environ.get("RAFTMQ_LOG_LEVEL", "INFO").upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    node = Node(config)
-    return uvloop.run(node.run())
+    return uvloop.run(Node(config).run())

@@ -48,7 +48,7 @@ from raftlog.record import (
 )
 from raftlog.storage import limited
 from raftlog.store_errors import (
-    REPLACE,
+    KEEP,
     CorruptRecord,
     StoreCorrupt,
     StoreFailed,
@@ -236,11 +236,6 @@ class LmdbStore:
         """The groups this directory has, in order."""
         return sorted(self._groups)
 
-    @property
-    def used_bytes(self) -> int:
-        """How much of `map_bytes` has ever been in use; freed pages are used again."""
-        return int(self._env.info()["last_pgno"] + 1) * int(self._env.stat()["psize"])
-
     def group(self, group: int) -> GroupStorage:
         """The `Storage` of one group. KeyError when the directory does not have it."""
         return self._groups[group]
@@ -349,7 +344,7 @@ class LmdbStore:
         self._state = self._existing(b"state")
         self._log = self._existing(b"log")
         if self._state is None or self._log is None:
-            raise StoreCorrupt(f"{self.path} lacks a database. {REPLACE}")
+            raise StoreCorrupt(f"{self.path} lacks a database. {KEEP}")
         self._reading(self._load_groups)
 
     def _existing(self, name: bytes) -> lmdb._Database | None:
@@ -359,7 +354,7 @@ class LmdbStore:
         except lmdb.NotFoundError:
             return None
         except (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.IncompatibleError) as error:
-            raise StoreCorrupt(f"{self.path} is damaged: {error}. {REPLACE}") from error
+            raise StoreCorrupt(f"{self.path} is damaged: {error}. {KEEP}") from error
         except lmdb.Error as error:
             raise StoreFailed(f"{self.path} cannot be opened: {error}") from error
 
@@ -474,7 +469,7 @@ class LmdbStore:
             with self._env.begin() as txn:
                 return read(txn)
         except (lmdb.CorruptedError, lmdb.PageNotFoundError) as error:
-            raise StoreCorrupt(f"{self.path} is damaged: {error}. {REPLACE}") from error
+            raise StoreCorrupt(f"{self.path} is damaged: {error}. {KEEP}") from error
         except lmdb.Error as error:
             raise StoreFailed(f"reading from {self.path} failed: {error}") from error
 
@@ -687,7 +682,7 @@ def _check_meta_pages(file: Path) -> None:
     except OSError as error:
         raise StoreFailed(f"{file} cannot be read: {error}") from error
     except MetaDamaged as error:
-        raise StoreCorrupt(f"the meta pages of {file} are damaged: {error}. {REPLACE}") from error
+        raise StoreCorrupt(f"the meta pages of {file} are damaged: {error}. {KEEP}") from error
 
 
 def _open_environment(path: Path, map_bytes: int) -> lmdb.Environment:
@@ -706,7 +701,7 @@ def _open_environment(path: Path, map_bytes: int) -> lmdb.Environment:
     except lmdb.VersionMismatchError as error:
         raise StoreTooNew(f"{path} was written by another version of LMDB: {error}") from error
     except (lmdb.InvalidError, lmdb.CorruptedError) as error:
-        raise StoreCorrupt(f"{path / _DATA_FILE} is no LMDB file: {error}. {REPLACE}") from error
+        raise StoreCorrupt(f"{path / _DATA_FILE} is no LMDB file: {error}. {KEEP}") from error
     except (lmdb.Error, OSError) as error:
         raise StoreFailed(f"{path} cannot be opened: {error}") from error
 

@@ -35,9 +35,6 @@ HEAD_BYTES = _HEAD.size + _CRC.size
 entry_key = _KEY.pack
 """(group, incarnation, index) -> the key of an entry in `log`."""
 
-open_entry_key = _KEY.unpack
-"""The key of an entry -> (group, incarnation, index)."""
-
 group_key = _GROUP_KEY.pack
 """(group) -> the key of a group in `state`."""
 
