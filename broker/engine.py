@@ -107,6 +107,9 @@ LEADS_MS = 500
 UPKEEP_MS = 1000
 HELLO_AGAIN_MS = 300
 INSPECTION_MS = 1000
+TOKEN_BYTES = range(16, 65)
+"""A shorter secret may be another client's too, and every node keeps it for the session's life."""
+
 BALANCE_AFTER_MS = 5000
 Answered: TypeAlias = Value | No | Done
 
@@ -438,6 +441,10 @@ class Engine:
             return None
         if sum(len(k) + len(v) for k, v in hello.client.items()) > self.config.header_bytes_max:
             text = f"client properties exceed {self.config.header_bytes_max} bytes"
+            self._deny(identity, Code.INVALID_ARGUMENT, text)
+            return None
+        if len(hello.token) not in TOKEN_BYTES:
+            text = f"a token of {len(hello.token)} bytes; send 16 to 64 random ones"
             self._deny(identity, Code.INVALID_ARGUMENT, text)
             return None
         link = self._homes.open_link(identity, self.now_ms)

@@ -13,6 +13,7 @@ import logging
 import random
 import signal
 import time
+from itertools import islice
 from pathlib import Path
 
 from broker.config import Config, raft_id
@@ -24,6 +25,9 @@ from raftlog.lmdb_store import GroupWrite, Identity, LmdbStore
 from raftlog.store_errors import StoreFailed
 
 FRAMES_PER_TURN = 2000
+CLIENTS_PER_TURN_S = 0.1
+"""How long a turn listens to clients: whatever they send, peers and ticks come in between."""
+
 ROUNDS_PER_TURN = 8
 LOG_LINES_PER_SECOND = 20
 log = logging.getLogger("raftmq.node")
@@ -148,15 +152,19 @@ class Node:
     def _receive(self) -> None:
         engine, transport = self.engine, self._transport
         if self._peers_waiting:
-            frames = transport.receive(transport.peers, FRAMES_PER_TURN)
+            frames = list(islice(transport.receive(transport.peers), FRAMES_PER_TURN))
             self._peers_waiting = len(frames) == FRAMES_PER_TURN
             for _, frame in frames:
                 engine.peer_frame(frame)
         if self._clients_waiting:
-            frames = transport.receive(transport.clients, FRAMES_PER_TURN)
-            self._clients_waiting = len(frames) == FRAMES_PER_TURN
-            for identity, frame in frames:
+            end = time.monotonic() + CLIENTS_PER_TURN_S
+            left = FRAMES_PER_TURN
+            for identity, frame in transport.receive(transport.clients):
                 engine.client_frame(identity, frame)
+                left -= 1
+                if not left or time.monotonic() > end:
+                    return  # and there may be more
+            self._clients_waiting = False
 
     def _round(self) -> None:
         engine = self.engine

@@ -17,7 +17,7 @@ at the end and with a default. docs/protocol.md shows the bytes and the order of
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 
@@ -28,6 +28,15 @@ _VERSION_BYTE = bytes([VERSION])
 
 VOLATILE_SHARD = 0xFFFF
 """The number of every node's own shard of memory-only queues (exclusive queues)."""
+
+OPERATIONS_MAX: Final = 16_384
+IDS_MAX: Final = 65_536
+HELD_MAX: Final = 1 << 20
+"""What one frame and one operation may list. One frame is decoded, and one operation applied
+by every replica, in one go: meanwhile a node hears nobody, and must not be taken for dead."""
+
+Ids: TypeAlias = Annotated[tuple[int, ...], msgspec.Meta(max_length=IDS_MAX)]
+Pairs: TypeAlias = Annotated[tuple[tuple[int, int], ...], msgspec.Meta(max_length=HELD_MAX)]
 
 _UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -111,7 +120,7 @@ class SettleMessages(Operation, frozen=True, tag=7):
     shard: int
     queue: int
     outcome: int
-    ids: tuple[int, ...]
+    ids: Ids
 
 
 class Held(Operation, frozen=True, tag=8):
@@ -122,7 +131,7 @@ class Held(Operation, frozen=True, tag=8):
 
     seq: int
     shard: int
-    held: tuple[tuple[int, int], ...]  #: (queue id, message id)
+    held: Pairs  #: (queue id, message id)
 
 
 class Get(Operation, frozen=True, tag=9):
@@ -226,7 +235,7 @@ AnyOperation: TypeAlias = (
 
 class ClientFrame(msgspec.Struct, frozen=True, array_like=True):
     floor: int
-    operations: list[AnyOperation]
+    operations: Annotated[list[AnyOperation], msgspec.Meta(max_length=OPERATIONS_MAX)]
 
 
 # --- node -> client -----------------------------------------------------------------------

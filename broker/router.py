@@ -308,7 +308,8 @@ class Router:
         result = yield Send(TOPOLOGY, encode(declare))
         if isinstance(result, No):
             return RefusedAnswer(seq, result.code, result.text)
-        assert isinstance(result, Value)
+        if not isinstance(result, Value):
+            return _used_twice(seq)
         record = QueueRecord(*result.value)
         place = self.place(record)
         if place is None:
@@ -316,9 +317,10 @@ class Router:
         counted = yield Send(place, encode(commands.Count(session, seq, floor, record.id)))
         if isinstance(counted, No):
             return RefusedAnswer(seq, counted.code, counted.text)
-        assert isinstance(counted, Value)
-        ready, consumers = counted.value
-        return Replied(seq, (operation.name, ready, consumers))
+        match counted:
+            case Value(value=(ready, consumers)):
+                return Replied(seq, (operation.name, ready, consumers))
+        return _used_twice(seq)
 
     # --- checks ---------------------------------------------------------------------------
 
@@ -373,7 +375,7 @@ class Router:
 def _nests_deeper(value: object, levels: int) -> bool:
     """Whether plain data has containers within containers beyond so many levels."""
     if isinstance(value, dict):
-        value = list(value.values())
+        value = [*value, *value.values()]  # a key may be an array
     if not isinstance(value, list | tuple):
         return False
     return levels == 0 or any(_nests_deeper(inner, levels - 1) for inner in value)
@@ -388,6 +390,11 @@ def _delete(drop: Send, remove: Send, seq: int) -> Saga:
     if isinstance(removed, No):
         return RefusedAnswer(seq, removed.code, removed.text)
     return Replied(seq, dropped.value if isinstance(dropped, Value) else 0)
+
+
+def _used_twice(seq: int) -> RefusedAnswer:
+    """The shard remembers this seq for something else, and gave the answer to that."""
+    return RefusedAnswer(seq, Code.NOT_ALLOWED, f"seq {seq} was used for another operation")
 
 
 def _no_queue(seq: int, vhost: str, name: str) -> RefusedAnswer:

@@ -13,6 +13,8 @@ close dead links, and a send to a closed one fails (`ROUTER_MANDATORY`).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
@@ -108,18 +110,16 @@ class Transport:
         """
         return bool(_events(self.clients) & zmq.POLLIN)
 
-    def receive(self, socket: zmq.Socket[bytes], count_max: int) -> list[tuple[bytes, bytes]]:
-        """(identity, frame) of what waits on a ROUTER; fewer than `count_max`: it is drained."""
+    def receive(self, socket: zmq.Socket[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        """(identity, frame) of what waits on a ROUTER; at its end the ROUTER is drained."""
         receive = socket.recv_multipart
-        frames: list[tuple[bytes, bytes]] = []
-        while len(frames) < count_max:
+        while True:
             try:
                 parts = receive(zmq.NOBLOCK)
             except zmq.Again:
-                break
+                return
             # Anything but two parts was not sent by ours: an empty frame is malformed above.
-            frames.append((parts[0], parts[1] if len(parts) == 2 else b""))
-        return frames
+            yield parts[0], parts[1] if len(parts) == 2 else b""
 
     def resets(self) -> list[str]:
         """Peers whose link was reset since the last call."""

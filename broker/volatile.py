@@ -34,7 +34,10 @@ class VolatileShard:
                 return [Confirm(command.session, command.seq)]
             self._bodies[command_id(self.index, 0)] = command
         effects = self.machine.apply(self.index, now_ms, [command])
-        if isinstance(command, Settle):
+        if isinstance(command, Enqueue):
+            # A repeat was not put anywhere: its body must not stay.
+            self._forget((command_id(self.index, 0),))
+        elif isinstance(command, Settle):
             self._forget(command.ids)
         elif isinstance(command, Purge | QueueDrop | SessionDown):
             self._forget(tuple(self._bodies))

@@ -33,6 +33,8 @@ TYPES = {
     "dict[str, str]": "{str: str}",
     "dict[str, bytes]": "{str: bytes}",
     "tuple[int, ...]": "[int]",
+    "Ids": "[int]",
+    "Pairs": "[[int, int]]",
     "tuple[tuple[int, int], ...]": "[[int, int]]",
     "tuple[Entry, ...]": "[Entry]",
     "list[str]": "[str]",

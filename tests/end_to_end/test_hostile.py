@@ -202,3 +202,83 @@ def test_plain_data_nested_as_deep_as_a_decoder_bears(calm_cluster: Cluster, wha
             link.send(b"\x01\x92\x01\x91" + operation)
         answer = link.ask(protocol.DeclareQueue(number + 1, "deep"))
         assert isinstance(answer, protocol.Replied), answer
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        protocol.BindQueue(2, "twice", "amq.direct", "key"),
+        protocol.Publish(2, "", "twice", True, 0, None, b"body"),
+        protocol.PurgeQueue(2, "twice"),
+        protocol.Get(2, "twice"),
+        protocol.DeleteQueue(2, "twice"),
+    ],
+    ids=lambda operation: type(operation).__name__,
+)
+def test_one_seq_for_two_operations(calm_cluster: Cluster, first: protocol.AnyOperation) -> None:
+    """The shards repeat what they answered to the first, which means nothing to the second."""
+    with RawClient(calm_cluster.nodes[0].port) as link:
+        link.greet()
+        link.ask(protocol.DeclareQueue(1, "twice"))
+        link.ask(first)
+        link.say(protocol.DeclareQueue(2, "twice"))
+        link.say(protocol.DeleteQueue(2, "twice"))
+        link.say(protocol.PurgeQueue(2, "twice"))
+        answer = link.ask(protocol.DeclareQueue(3, "twice"))
+        assert isinstance(answer, protocol.Replied), answer
+
+
+def test_keys_nested_as_deep_as_a_decoder_bears(calm_cluster: Cluster) -> None:
+    """A key of a map may be an array of arrays: it counts like any other nesting."""
+    pack = msgspec.msgpack.encode
+    head = b"\x01\x92\x01\x91\x98\x03"
+    with RawClient(calm_cluster.nodes[0].port) as link:
+        link.greet()
+        link.ask(protocol.DeclareQueue(1, "keys"))
+        for number, depth in enumerate([*range(40, 900, 50), *range(900, 1000)], start=2):
+            options = b"\x81\xa1a\x81" + b"\x91" * depth + b"\x01\x01"
+            rest = b"\xc2\x00" + options + pack(b"")
+            link.send(head + pack(number) + pack("") + pack("keys") + rest)
+        answer = link.ask(protocol.DeclareQueue(number + 1, "keys"))
+        assert isinstance(answer, protocol.Replied), answer
+        assert answer.value[1] == 0, "nothing of it went into the queue"
+
+
+@pytest.mark.parametrize("size", [0, 15, 65, 1 << 20])
+def test_a_token_that_is_no_secret(calm_cluster: Cluster, size: int) -> None:
+    with RawClient(calm_cluster.nodes[0].port) as link:
+        link.say(hello(token=b"t" * size))
+        (denied,) = link.answers()
+        assert isinstance(denied, protocol.Denied), denied
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        protocol.SettleMessages(1, 1, 1, 0, (1,) * (protocol.IDS_MAX + 1)),
+        protocol.Held(1, 1, ((1, 1),) * (protocol.HELD_MAX + 1)),
+    ],
+    ids=lambda operation: type(operation).__name__,
+)
+def test_lists_beyond_their_limit(calm_cluster: Cluster, operation: protocol.AnyOperation) -> None:
+    with RawClient(calm_cluster.nodes[0].port) as link:
+        link.greet()
+        link.say(operation)
+        refused = next(a for a in link.answers() if not isinstance(a, protocol.Beat))
+        assert isinstance(refused, protocol.RefusedAnswer)
+        assert refused.code == 501
+
+
+def test_a_flood_of_operations_starves_nobody(calm_cluster: Cluster) -> None:
+    """Whatever one client heaps up, the node hears the others, and stays what it is."""
+    node = calm_cluster.nodes[0]
+    cancel = msgspec.msgpack.encode(protocol.Cancel(1, 9999, 1))
+    count = protocol.OPERATIONS_MAX
+    frame = b"\x01\x92\x01\xdd" + count.to_bytes(4, "big") + cancel * count
+    with RawClient(node.port) as flood, RawClient(node.port) as other:
+        flood.greet()
+        other.greet()
+        for _ in range(60):
+            flood.send(frame)
+        for seq in range(1, 20):
+            other.ask(protocol.DeclareQueue(seq, "well"))

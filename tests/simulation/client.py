@@ -85,7 +85,7 @@ class SimClient:
 
     def _open_session(self) -> None:
         self.sessions += 1
-        self.core = SessionCore(token=self._world.random.randbytes(8), grace_ms=5000)
+        self.core = SessionCore(token=self._world.random.randbytes(16), grace_ms=5000)
         self._hold, self._consumers, self._declared = [], [], []
         self._node = None
         for queue in self._queues:
