@@ -623,6 +623,11 @@ class Engine:
             return
         missing = home.missing.get(seq)
         if missing is not None:
+            if isinstance(result, No):
+                # This place stays missing: what the others have taken is not the whole, and
+                # their confirms must not become one of the publish.
+                self._say(home, RefusedAnswer(seq, result.code, result.text))
+                return
             missing.discard(place)
             if missing:
                 return

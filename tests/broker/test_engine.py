@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 
 import pytest
 
+from broker import engine as engine_module
 from broker import protocol as p
 from broker.config import Config, raft_id
 from broker.engine import Engine
+from broker.machines.limits import Limits
 from tests.simulation.world import Disk, SimStorage
 
 CLIENT = b"client"
@@ -68,3 +71,25 @@ def test_a_wished_grace_is_granted_up_to_the_limit_and_none_is_the_nodes_own(
     node = LoneNode(Config(grace_ms=7000, grace_ms_max=9000, shards=2))
     (welcome,) = [a for a in node.say(hello(wished)) if isinstance(a, p.Welcome)]
     assert welcome.grace_ms == granted
+
+
+@pytest.mark.parametrize("full", [0, 1])
+def test_a_publish_that_one_of_its_queues_refuses_is_not_confirmed(
+    monkeypatch: pytest.MonkeyPatch, full: int
+) -> None:
+    """Whichever shard answers last: the queue that took it does not speak for the other."""
+    monkeypatch.setattr(engine_module, "Limits", partial(Limits, ready_per_queue_max=1))
+    node = LoneNode(Config())
+    node.say(hello(0))
+    names = [f"q{number}" for number in range(8)]
+    node.say(*(p.DeclareQueue(1 + n, name) for n, name in enumerate(names)))
+    shards = {status.name: status.shard for status in node.engine.status().queues}
+    first, second = min(names, key=shards.__getitem__), max(names, key=shards.__getitem__)
+    assert shards[first] < shards[second]
+    node.say(*(p.BindQueue(20 + n, q, "amq.fanout", "") for n, q in enumerate((first, second))))
+
+    target = (first, second)[full]
+    assert p.Confirmed((30,)) in node.say(p.Publish(30, "", target, True, 0, None, b"1"))
+    answers = node.say(p.Publish(31, "amq.fanout", "", False, 0, None, b"2"))
+    assert [a.code for a in answers if isinstance(a, p.RefusedAnswer) and a.seq == 31] == [506]
+    assert not any(isinstance(a, p.Confirmed) and 31 in a.seqs for a in answers)
