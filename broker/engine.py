@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias, get_args
 
 from broker.batch import command_id, index_of
 from broker.config import Config, raft_id
@@ -32,10 +32,12 @@ from broker.machines.commands import (
     QueueDrop,
     QueueRemove,
     SessionClose,
+    SessionCommand,
     SessionDown,
     SessionOpen,
     SessionResume,
     Settle,
+    TopologyCommand,
     decode,
     encode,
 )
@@ -111,6 +113,9 @@ TOKEN_BYTES = range(16, 65)
 """A shorter secret may be another client's too, and every node keeps it for the session's life."""
 
 BALANCE_AFTER_MS = 5000
+TOPOLOGY_ONLY: Final = frozenset(get_args(SessionCommand) + get_args(TopologyCommand))
+"""Commands that no machine but that of shard 0 can apply."""
+
 Answered: TypeAlias = Value | No | Done
 
 
@@ -730,9 +735,9 @@ class Engine:
 
     def _forwarded(self, number: int, commands: list[tuple[int, bytes]], topology: int) -> None:
         if number == VOLATILE_SHARD:
-            for session, command in commands:
-                if session in self._registry:
-                    self._keep(decode(command))
+            for session, data in commands:
+                if session in self._registry and (command := self._opened(number, data)):
+                    self._keep(command)
             return
         shard = self.shards.get(number)
         if (
@@ -740,8 +745,27 @@ class Engine:
             and shard.raft.role is Role.LEADER
             and shard.inbox.size <= self.config.unconfirmed_bytes_max
         ):
-            for session, command in commands:
-                shard.inbox.add(session, command, topology)
+            for session, data in commands:
+                if self._opened(number, data) is not None:
+                    shard.inbox.add(session, data, topology)
+
+    def _opened(self, number: int, data: bytes) -> AnyCommand | None:
+        """A command that came from a peer, if machines of this shard can apply it.
+
+        Once one that they cannot is in the log, every replica ends, and again at each start.
+        A node of another version may send such a one in good faith.
+        """
+        try:
+            command = decode(data)
+        except (ValueError, RecursionError) as error:
+            text = str(error)
+        else:
+            if number == TOPOLOGY or type(command) not in TOPOLOGY_ONLY:
+                return command
+            text = f"{type(command).__name__} is not for shard {number}"
+        self.counters.malformed_frames += 1
+        self._log(f"dropped a forwarded command: {text}")
+        return None
 
     def _lead(self, number: int, term: int, node: str) -> None:
         """`node` leads and serves a shard."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,8 +57,8 @@ class Inspection:
     def add(self, node: str, value: object) -> bool:
         """A node's counts; True when none is missing any more."""
         self.missing.discard(node)
-        if isinstance(value, dict):
-            self.counts.update({queue: tuple(counts) for queue, counts in value.items()})
+        with suppress(msgspec.ValidationError):  # of another version: it counts as silent
+            self.counts.update(msgspec.convert(value, dict[int, tuple[int, int, int]]))
         return not self.missing
 
     def report(self, status: NodeStatus, ids: dict[tuple[str, str], int]) -> Any:

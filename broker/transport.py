@@ -22,6 +22,9 @@ from broker.config import Config
 from broker.errors import ConfigError
 
 HEARTBEAT_MS = 1000
+CLIENT_FRAMES_MAX = 1000
+"""From one client, waiting to be read; then libzmq stops reading its link, and TCP makes it wait.
+Clients bound what they have under way; this is for one that does not."""
 
 
 class Transport:
@@ -33,8 +36,12 @@ class Transport:
         self._dealers: dict[str, zmq.Socket[bytes]] = {}
         self._monitors: dict[int, tuple[str, zmq.Socket[bytes]]] = {}
         try:
-            self.clients = self._router(config, config.host, config.port, "port")
-            self.peers = self._router(config, config.peer_host, config.peer_port, "peer-port")
+            self.clients = self._router(
+                config, config.host, config.port, "port", frames_max=CLIENT_FRAMES_MAX
+            )
+            self.peers = self._router(
+                config, config.peer_host, config.peer_port, "peer-port", frames_max=0
+            )
             # Peers batch; what they may send is bounded by Raft's limits.
             self.peers.maxmsgsize = -1
             for peer in config.cluster_nodes:
@@ -44,9 +51,13 @@ class Transport:
             self.close()
             raise
 
-    def _router(self, config: Config, host: str, port: int, option: str) -> zmq.Socket[bytes]:
+    def _router(
+        self, config: Config, host: str, port: int, option: str, *, frames_max: int
+    ) -> zmq.Socket[bytes]:
+        """frames_max: from each link, waiting to be received; 0: no limit."""
         socket = self._context.socket(zmq.ROUTER)
         self._set_up(socket, config)
+        socket.rcvhwm = frames_max
         socket.router_mandatory = 1
         socket.router_handover = 1
         socket.maxmsgsize = config.frame_bytes_max

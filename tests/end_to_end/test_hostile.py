@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import random
 import socket
+import time
 from collections.abc import Iterator
+from hashlib import blake2b
 
 import msgspec
 import pytest
 
 from broker import protocol
-from broker.peer_protocol import Leads, PeerFrame, encode_peer_frame
+from broker.machines.commands import QueueRemove, encode
+from broker.peer_protocol import (
+    Ask,
+    Done,
+    Forward,
+    Leads,
+    PeerFrame,
+    RaftRecord,
+    Relay,
+    Told,
+    Value,
+    encode_peer_frame,
+)
 from tests.cluster import Cluster, ClusterNode, eventually
 from tests.end_to_end.raw_client import RawClient, hello, round_trip
 
@@ -281,4 +295,44 @@ def test_a_flood_of_operations_starves_nobody(calm_cluster: Cluster) -> None:
         for _ in range(60):
             flood.send(frame)
         for seq in range(1, 20):
-            other.ask(protocol.DeclareQueue(seq, "well"))
+            other.say(protocol.DeclareQueue(seq, "well"))
+        wanted = set(range(1, 20))
+        deadline = time.monotonic() + 10
+        while wanted and time.monotonic() < deadline:
+            answers = other.answers(2000)  # as long as a client waits before it repeats
+            wanted -= {a.seq for a in answers if isinstance(a, protocol.Replied)}
+            if not answers:
+                for seq in sorted(wanted):
+                    other.say(protocol.DeclareQueue(seq, "well"))
+        assert not wanted
+
+
+def test_a_peer_whose_records_mean_nothing(calm_cluster: Cluster) -> None:
+    """What a peer of another version may send. (One that lies can do anything: the peer port
+    is for peers alone.) Above all, what machines cannot apply must not get into a log."""
+    names = ",".join(sorted(node.id for node in calm_cluster.nodes))
+    cluster = blake2b(f"test/{names}".encode(), digest_size=8).digest()
+    alien = encode(QueueRemove(0, 0, 0, 1))
+    records = [
+        *(
+            Forward(shard, [(0, b"\xff"), (0, b""), (0, b"\x93\x0a\xa1\xff\x01")])
+            for shard in range(5)
+        ),
+        *(Forward(shard, [(0, alien)]) for shard in (-1, 1, 2, 3, 9999, protocol.VOLATILE_SHARD)),
+        Told(1, {1: 5}),
+        Told(-1, [1]),
+        Ask(-1, "nothing"),
+        Relay(-1, [b"\xff"]),
+        Value(-1, -1, -1, -1, None),
+        Done(0, 2**63, [(1, [1])]),
+        *(RaftRecord(group, 1, b"\xff\x00") for group in (-1, 0, 1, 9999)),
+    ]
+    for node in calm_cluster.nodes:
+        sender = next(other.id for other in calm_cluster.nodes if other is not node)
+        before = node.metric(MALFORMED)
+        with RawClient(node.peer_port) as link:
+            for number, record in enumerate(records, start=1):
+                link.send(
+                    encode_peer_frame(PeerFrame(cluster, sender, 1, number, 0, "h:1", [record]))
+                )
+        wait_counted(node, before, 2)  # the last two Raft records at least
