@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -12,6 +12,9 @@ from broker.machines.commands import QueueFlag
 from broker.machines.registry import SessionRecord
 from broker.machines.topology import QueueRecord
 from broker.status import NodeStatus, QueueStatus, SessionStatus
+
+Counts: TypeAlias = tuple[int, int, int]
+"""Of a queue: (ready, checked out, consumers)."""
 
 
 def session_status(record: SessionRecord, connected: bool) -> SessionStatus:
@@ -27,8 +30,8 @@ def session_status(record: SessionRecord, connected: bool) -> SessionStatus:
     )
 
 
-def queue_status(record: QueueRecord, counts: tuple[int, int, int]) -> QueueStatus:
-    """A queue with its (ready, checked out, consumers)."""
+def queue_status(record: QueueRecord, counts: Counts) -> QueueStatus:
+    """A queue with its counts."""
     ready, checked_out, consumers = counts
     return QueueStatus(
         vhost=record.vhost,
@@ -52,7 +55,7 @@ class Inspection:
     what: str
     asked_ms: int
     missing: set[str]
-    counts: dict[int, tuple[int, int, int]]
+    counts: dict[int, Counts]
 
     def add(self, node: str, value: object) -> bool:
         """A node's counts; True when none is missing any more."""

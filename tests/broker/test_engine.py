@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from broker import engine as engine_module
+from broker import groups
 from broker import protocol as p
 from broker.config import Config, raft_id
 from broker.engine import Engine
@@ -78,7 +78,7 @@ def test_a_publish_that_one_of_its_queues_refuses_is_not_confirmed(
     monkeypatch: pytest.MonkeyPatch, full: int
 ) -> None:
     """Whichever shard answers last: the queue that took it does not speak for the other."""
-    monkeypatch.setattr(engine_module, "Limits", partial(Limits, ready_per_queue_max=1))
+    monkeypatch.setattr(groups, "Limits", partial(Limits, ready_per_queue_max=1))
     node = LoneNode(Config())
     node.say(hello(0))
     names = [f"q{number}" for number in range(8)]

@@ -1,0 +1,79 @@
+"""The cluster as this node sees it: what all parts of the engine share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from broker.config import Config, raft_id
+from broker.leaders import Leaders
+from broker.metrics import Counters
+from broker.peers import Peer
+from broker.router import TOPOLOGY
+from broker.shard import Shard
+from raftlog.ready import Role
+
+
+class Cluster:
+    """Shards, peers, leaders and the time, and how a command gets to its shard."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        boot: int,
+        now_ms: int,
+        shards: dict[int, Shard],
+        leaders: Leaders,
+        log: Callable[[str], None],
+    ) -> None:
+        """`shards` are those that this node keeps, shard 0 always among them."""
+        self.config = config
+        self.id = config.cluster_id
+        self.node = config.node_id
+        self.boot = boot
+        self.now_ms = now_ms  #: never goes back; durations hang on it
+        self.unix_ms = 0  #: of the turn under way
+        self.log = log
+        self.counters = Counters()
+        self.shards = shards
+        self.leaders = leaders
+        self.peers = {
+            peer.id: Peer(peer.id, raft_id(peer.id))
+            for peer in config.cluster_nodes
+            if peer.id != self.node
+        }
+        self.names = {raft_id(peer.id): peer.id for peer in config.cluster_nodes}
+        self.shard_zero = shards[TOPOLOGY]
+        self.topology = self.shard_zero.machine.topology
+        self.registry = self.shard_zero.machine.registry
+
+    def submit(self, number: int, command: bytes, session: int = 0) -> bool:
+        """Hand a command to its shard's leader; without one the client repeats it later.
+
+        False: this node leads, and too much waits already.
+        """
+        shard = self.shards.get(number)
+        if shard is not None and shard.raft.role is Role.LEADER:
+            if shard.inbox.size > self.config.unconfirmed_bytes_max:
+                return False
+            shard.inbox.add(session, command, self.shard_zero.applied)
+            return True
+        peer = self.peers.get(self.leader_of(number))
+        if peer is not None:
+            peer.forward(number, session, command)
+        return True
+
+    def leader_of(self, number: int) -> str:
+        """The node that leads a shard, in service or not yet; "" when none is known."""
+        shard = self.shards.get(number)
+        if shard is not None and shard.raft.leader:
+            return self.names.get(shard.raft.leader, "")
+        return self.leaders.node_of(number)
+
+    def is_heard(self, peer: Peer) -> bool:
+        """Whether a frame of the peer came lately."""
+        return self.now_ms - peer.heard_ms < self.config.link_lost_ms
+
+    def serving(self) -> bool:
+        """Whether this node can serve clients: it knows a leader of shard 0."""
+        return self.shard_zero.raft.leader != 0 and TOPOLOGY in self.leaders

@@ -1,0 +1,101 @@
+"""The groups that a node keeps, opened from their storages: what `Config` means to each part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from broker.config import Config, raft_id
+from broker.machines.limits import Limits
+from broker.machines.machine import Machine
+from broker.ring import preferred_leader, replicas_of, shard_of
+from broker.router import TOPOLOGY, RouterLimits
+from broker.shard import Shard
+from raftlog.chance import Chance
+from raftlog.config import Config as RaftConfig
+from raftlog.messages import Entry
+from raftlog.node import RawNode
+from raftlog.storage import Storage
+
+
+class GroupStorage(Storage, Protocol):
+    """What a group's storage offers beyond Raft's needs."""
+
+    def entry(self, index: int) -> Entry:
+        """One entry of the log."""
+
+
+def preferred_leaders(config: Config) -> dict[int, str]:
+    """Of each shard, the node that leads it when all is well."""
+    nodes = [peer.id for peer in config.cluster_nodes]
+    return {
+        shard: preferred_leader(replicas_of(shard, nodes, config.replication_factor))
+        for shard in range(config.shards)
+    }
+
+
+def open_shards(
+    config: Config, storages: Mapping[int, GroupStorage], random: Chance
+) -> dict[int, Shard]:
+    """The shards of these storages, by number."""
+    preferred = preferred_leaders(config)
+    return {
+        number: _open_shard(config, number, storage, random, preferred[number])
+        for number, storage in storages.items()
+    }
+
+
+def _open_shard(
+    config: Config, number: int, storage: GroupStorage, random: Chance, preferred: str
+) -> Shard:
+    raft = RawNode(
+        RaftConfig(
+            id=raft_id(config.node_id),
+            election_tick=config.election_ticks,
+            heartbeat_tick=config.heartbeat_ticks,
+            max_entry_bytes_per_message=config.entry_bytes_max,
+            max_uncommitted_bytes=config.unconfirmed_bytes_max,
+            eager_commit=number == TOPOLOGY,
+            rng=random,
+        ),
+        storage,
+    )
+    if preferred != config.node_id:
+        raft.set_election_timeout(2 * config.election_ticks)
+    return Shard(
+        number,
+        raft,
+        new_machine(config, number),
+        storage.entry,
+        entry_bytes_max=config.entry_bytes_max,
+        entry_commands_max=config.entry_commands_max,
+    )
+
+
+def new_machine(config: Config, shard: int) -> Machine:
+    """An empty machine for a shard, or for the memory-only queues of a node."""
+    limits = Limits(
+        queues_max=config.queues_max,
+        bindings_max=config.bindings_max,
+        exchanges_max=config.exchanges_max,
+        sessions_max=config.sessions_max,
+        consumers_per_session_max=config.consumers_per_session_max,
+    )
+    count = config.shards - 1
+
+    def place(vhost: str, name: str) -> int:
+        """Shard 0 is kept free for topology and sessions."""
+        return 1 + shard_of(vhost, name, count)
+
+    return Machine(shard=shard, shards=config.shards, limits=limits, place=place)
+
+
+def router_limits(config: Config) -> RouterLimits:
+    """What an operation may carry."""
+    return RouterLimits(
+        body_bytes_max=config.body_bytes_max,
+        header_bytes_max=config.header_bytes_max,
+        name_bytes_max=config.name_bytes_max,
+        window_max=config.window_max,
+        shards=config.shards,
+    )

@@ -1,0 +1,107 @@
+"""What a node shows of itself: its readiness, its status, and the counts it knows best."""
+
+from __future__ import annotations
+
+from broker.cluster import Cluster
+from broker.homes import Homes
+from broker.inspection import Counts, queue_status, session_status
+from broker.machines.topology import QueueRecord
+from broker.protocol import VOLATILE_SHARD
+from broker.router import Router
+from broker.status import NodeStatus, PeerStatus, ShardStatus
+from broker.version import __version__
+from broker.volatile import VolatileShard
+
+
+class Overview:
+    """Looks at everything and changes nothing."""
+
+    def __init__(
+        self, cluster: Cluster, homes: Homes, router: Router, volatile: VolatileShard
+    ) -> None:
+        self._cluster, self._homes = cluster, homes
+        self._router, self._volatile = router, volatile
+
+    def readiness(self) -> tuple[bool, str]:
+        """(ready, why not)."""
+        cluster = self._cluster
+        for number, shard in cluster.shards.items():
+            if not shard.raft.leader:
+                return False, f"shard {number} has no leader; is a majority of nodes running?"
+            if shard.applied < shard.raft.commit:
+                return False, f"shard {number} is replaying its log"
+        missing = [n for n in range(cluster.config.shards) if n not in cluster.leaders]
+        if missing:
+            return False, f"no leader of shard {missing[0]} is in service yet"
+        return True, ""
+
+    def status(self) -> NodeStatus:
+        """This node's view of everything."""
+        cluster = self._cluster
+        ready, reason = self.readiness()
+        return NodeStatus(
+            version=__version__,
+            node=cluster.node,
+            boot=cluster.boot,
+            cluster=cluster.config.cluster_name,
+            ready=ready,
+            reason=reason,
+            peers=self._peers(),
+            shards=self._shards(),
+            sessions=[
+                session_status(record, self._is_connected(record.id, record.node))
+                for record in cluster.registry
+            ],
+            queues=[
+                queue_status(record, self._counts(record)) for record in cluster.topology.queues()
+            ],
+        )
+
+    def counts(self) -> dict[int, Counts]:
+        """By queue, of the shards that this node leads and the queues that it keeps."""
+        cluster, counts = self._cluster, {}
+        for record in cluster.topology.queues():
+            shard = cluster.shards.get(record.shard)
+            led = shard is not None and shard.in_service
+            if led or self._router.place(record) == cluster.node:
+                counts[record.id] = self._counts(record)
+        return counts
+
+    def _peers(self) -> list[PeerStatus]:
+        cluster = self._cluster
+        return [
+            PeerStatus(
+                node=peer.node,
+                connected=cluster.is_heard(peer),
+                last_heard_ms=cluster.now_ms - peer.heard_ms if peer.boot else None,
+                client_address=peer.address,
+            )
+            for peer in cluster.peers.values()
+        ]
+
+    def _shards(self) -> list[ShardStatus]:
+        return [
+            ShardStatus(
+                shard=number,
+                role=shard.raft.role.value,
+                leader=self._cluster.names.get(shard.raft.leader, ""),
+                term=shard.raft.term,
+                commit=shard.raft.commit,
+                applied=shard.applied,
+                last=shard.raft.last_index,
+            )
+            for number, shard in self._cluster.shards.items()
+        ]
+
+    def _is_connected(self, session: int, node: str) -> bool:
+        if node == self._cluster.node:
+            home = self._homes.by_session.get(session)
+            return home is not None and home.link is not None
+        peer = self._cluster.peers.get(node)
+        return peer is not None and self._cluster.is_heard(peer)
+
+    def _counts(self, record: QueueRecord) -> Counts:
+        if record.shard == VOLATILE_SHARD:
+            return self._volatile.machine.counts(record.id)
+        shard = self._cluster.shards.get(record.shard)
+        return shard.machine.counts(record.id) if shard is not None else (0, 0, 0)

@@ -1,0 +1,151 @@
+"""What other nodes' frames bring: each record to the part that it is for."""
+
+from __future__ import annotations
+
+from typing import Final, get_args
+
+from broker.answers import Answers
+from broker.cluster import Cluster
+from broker.homes import Homes
+from broker.inspector import Inspector
+from broker.keeper import Keeper
+from broker.machines.commands import AnyCommand, SessionCommand, TopologyCommand, decode
+from broker.operations import Operations
+from broker.peer_protocol import (
+    Again,
+    AnyRecord,
+    Ask,
+    Done,
+    Forward,
+    Leads,
+    Lost,
+    No,
+    PeerFrame,
+    RaftRecord,
+    Relay,
+    Told,
+    Value,
+)
+from broker.peers import Peer
+from broker.protocol import VOLATILE_SHARD
+from broker.router import TOPOLOGY
+from broker.shard import Shard
+from raftlog.messages import MessageInvalid, decode_message
+from raftlog.ready import Role
+
+INCARNATION = 1
+"""Of every group: grows when a group is made anew under the same number."""
+
+TOPOLOGY_ONLY: Final = frozenset(get_args(SessionCommand) + get_args(TopologyCommand))
+"""Commands that no machine but that of shard 0 can apply."""
+
+
+class PeerRecords:
+    """Takes frames of peers, whose numbers tell which were lost."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        homes: Homes,
+        operations: Operations,
+        answers: Answers,
+        keeper: Keeper,
+        inspector: Inspector,
+    ) -> None:
+        self._cluster, self._homes, self._operations = cluster, homes, operations
+        self._answers, self._keeper, self._inspector = answers, keeper, inspector
+
+    def take(self, peer: Peer, frame: PeerFrame) -> None:
+        """A frame of this peer."""
+        self._number(peer, frame)
+        for record in frame.records:
+            self._record(peer, frame, record)
+
+    def _number(self, peer: Peer, frame: PeerFrame) -> None:
+        """Notice lost frames by their numbers."""
+        peer.heard_ms = self._cluster.now_ms
+        peer.address = frame.address
+        expected = peer.number_in + 1 if frame.boot == peer.boot else 1
+        known = peer.boot != 0
+        if frame.boot != peer.boot:
+            peer.boot = frame.boot
+        elif frame.number < expected:
+            return
+        peer.number_in = frame.number
+        if frame.number != expected or (known and expected == 1):
+            self._cluster.leaders.resync_led_by(peer.node)
+            peer.records.append(Lost())
+
+    def _record(self, peer: Peer, frame: PeerFrame, record: AnyRecord) -> None:
+        match record:
+            case RaftRecord(group=group, incarnation=incarnation, message=message):
+                shard = self._cluster.shards.get(group)
+                if shard is not None and incarnation == INCARNATION:
+                    self._step(peer, shard, message)
+            case Forward(shard=number, commands=commands):
+                self._forwarded(number, commands, frame.topology)
+            case Relay(session=session, answers=answers):
+                home = self._homes.by_session.get(session)
+                if home is not None and home.link is not None:
+                    home.answers += answers
+            case Done():
+                self._answers.done(peer.node, record)
+            case Value() | No():
+                self._answers.result(peer.node, record)
+            case Again(session=session):
+                self._operations.misrouted(session)
+            case Leads(shards=shards):
+                for number, term in shards:
+                    self._cluster.leaders.lead(number, term, peer.node)
+            case Lost():
+                self._cluster.leaders.resync_led_by(peer.node)
+            case Ask(number=number, what=what):
+                peer.records.append(Told(number, self._inspector.answer(what)))
+            case Told(number=number, value=value):
+                self._inspector.told(number, peer.node, value)
+
+    def _step(self, peer: Peer, shard: Shard, message: bytes) -> None:
+        cluster = self._cluster
+        try:
+            opened = decode_message(message)
+        except MessageInvalid as error:
+            cluster.counters.malformed_frames += 1
+            cluster.log(f"dropped a malformed Raft message of node {peer.node}: {error}")
+            return
+        if opened.sender == peer.raft_id and opened.target == shard.raft.id:
+            shard.raft.step(opened)
+
+    def _forwarded(self, number: int, commands: list[tuple[int, bytes]], topology: int) -> None:
+        cluster = self._cluster
+        if number == VOLATILE_SHARD:
+            for session, data in commands:
+                if session in cluster.registry and (command := self._opened(number, data)):
+                    self._keeper.keep(command)
+            return
+        shard = cluster.shards.get(number)
+        if (
+            shard is not None
+            and shard.raft.role is Role.LEADER
+            and shard.inbox.size <= cluster.config.unconfirmed_bytes_max
+        ):
+            for session, data in commands:
+                if self._opened(number, data) is not None:
+                    shard.inbox.add(session, data, topology)
+
+    def _opened(self, number: int, data: bytes) -> AnyCommand | None:
+        """A command that came from a peer, if machines of this shard can apply it.
+
+        Once one that they cannot is in the log, every replica ends, and again at each start.
+        A node of another version may send such a one in good faith.
+        """
+        try:
+            command = decode(data)
+        except (ValueError, RecursionError) as error:
+            text = str(error)
+        else:
+            if number == TOPOLOGY or type(command) not in TOPOLOGY_ONLY:
+                return command
+            text = f"{type(command).__name__} is not for shard {number}"
+        self._cluster.counters.malformed_frames += 1
+        self._cluster.log(f"dropped a forwarded command: {text}")
+        return None
