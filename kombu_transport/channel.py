@@ -14,12 +14,13 @@ somebody else holds by now. A refusal (an AMQP channel error) leaves the channel
 from __future__ import annotations
 
 import itertools
+import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from amqp.exceptions import ConsumerCancelled
+from amqp.exceptions import ConsumerCancelled, ResourceLocked
 from amqp.protocol import queue_declare_ok_t
 from kombu.transport.base import StdChannel, to_rabbitmq_queue_arguments
 
@@ -35,6 +36,11 @@ if TYPE_CHECKING:
 
 CANCEL_TIMEOUT_S = 5.0
 """How long cancelling a consumer, or all by closing the channel, waits for the broker."""
+
+LOCKED_S = 8.0
+"""How long beyond its grace a session without a client may live: its node may be gone too."""
+
+LOCKED_AGAIN_S = 0.25
 
 EXCHANGE_TYPES = frozenset({"direct", "topic", "fanout"})
 
@@ -206,18 +212,30 @@ class Channel(StdChannel):
         """(name, messages ready, consumers). A queue without a name is given one.
 
         Raise a channel error: 404 when passive and there is none, 405 when it is another
-        connection's exclusive queue, 406 when there is one that is not the same.
+        connection's exclusive queue, 406 when there is one that is not the same. An exclusive
+        queue that is another's is asked for again until a session without a client would have
+        ended: `session_grace` and `LOCKED_S` seconds.
         """
-        info = self._ask(
-            self._broker.declare_queue,
-            queue or f"amq.gen-{uuid.uuid4().hex}",
-            passive=passive,
-            durable=durable,
-            exclusive=exclusive,
-            auto_delete=auto_delete,
-            arguments=arguments or None,
-        )
-        return queue_declare_ok_t(info.name, info.messages, info.consumers)
+        ends = time.monotonic() + self._open().options.session_grace + LOCKED_S
+        while True:
+            try:
+                info = self._ask(
+                    self._broker.declare_queue,
+                    queue or f"amq.gen-{uuid.uuid4().hex}",
+                    passive=passive,
+                    durable=durable,
+                    exclusive=exclusive,
+                    auto_delete=auto_delete,
+                    arguments=arguments or None,
+                )
+            except ResourceLocked:
+                # A worker that was killed, or cut off for long, may be back before the broker
+                # has given up its old session, which owns the queue of this very name.
+                if passive or not exclusive or time.monotonic() >= ends:
+                    raise
+                time.sleep(LOCKED_AGAIN_S)
+            else:
+                return queue_declare_ok_t(info.name, info.messages, info.consumers)
 
     def queue_bind(
         self,

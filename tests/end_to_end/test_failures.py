@@ -104,6 +104,36 @@ def test_the_task_of_a_killed_worker_comes_back_as_redelivered(
     assert lines_of(seen) == [["1", "first"], ["1", "again"]]
 
 
+@pytest.mark.parametrize("pool", ["prefork", "threads"])  # with Celery's event loop, and without
+def test_a_worker_that_lost_its_session_consumes_again(
+    cluster: Cluster, tmp_path: Path, pool: str
+) -> None:
+    seen = tmp_path / "seen"
+    options = {"session_grace": 1, "reconnect_timeout": 2}
+    with Worker(
+        cluster.url, tmp_path, pool=pool, configuration={"broker_transport_options": options}
+    ) as worker:
+        worker.wait_ready()
+        before = {session.id for session in cluster.status("n1").sessions}
+        for node in cluster.nodes:
+            cluster.kill(node)
+        # The worker does not always say that it is cut off: Celery's heartbeat may meet it first,
+        # which then blocks its loop, silently, until it can publish again.
+        ends = time.monotonic() + 2 * options["reconnect_timeout"]
+        eventually(lambda: time.monotonic() > ends, 10, "the client to have given up")
+        for node in cluster.nodes:
+            cluster.restart(node)
+        cluster.wait_ready()
+        send(cluster.url, record, str(seen), 7)
+        eventually(lambda: lines_of(seen), 40, "the task to run")
+        eventually(
+            lambda: before.isdisjoint(session.id for session in cluster.status("n1").sessions),
+            20,
+            "the lost sessions to end",
+        )
+    assert lines_of(seen) == [["7", "w1@test"]]
+
+
 def test_a_worker_may_start_before_its_cluster(tmp_path: Path) -> None:
     seen = tmp_path / "seen"
     cluster = Cluster(tmp_path)
