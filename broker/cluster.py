@@ -47,21 +47,23 @@ class Cluster:
         self.topology = self.shard_zero.machine.topology
         self.registry = self.shard_zero.machine.registry
 
-    def submit(self, number: int, command: bytes, session: int = 0) -> bool:
-        """Hand a command to its shard's leader; without one the client repeats it later.
-
-        False: this node leads, and too much waits already.
-        """
+    def submit(self, number: int, command: bytes, session: int = 0) -> None:
+        """Hand a command to its shard's leader; without one the client repeats it later."""
         shard = self.shards.get(number)
         if shard is not None and shard.raft.role is Role.LEADER:
-            if shard.inbox.size > self.config.unconfirmed_bytes_max:
-                return False
             shard.inbox.add(session, command, self.shard_zero.applied)
-            return True
+            return
         peer = self.peers.get(self.leader_of(number))
         if peer is not None:
             peer.forward(number, session, command)
-        return True
+
+    def is_full(self, number: int) -> bool:
+        """Whether this node leads the shard, and so much waits that publishes are refused.
+
+        Nothing else is: a settlement makes room, and a client counts a refused one as done.
+        """
+        shard = self.shards.get(number)
+        return shard is not None and shard.inbox.size > self.config.unconfirmed_bytes_max
 
     def leader_of(self, number: int) -> str:
         """The node that leads a shard, in service or not yet; "" when none is known."""

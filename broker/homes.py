@@ -10,11 +10,15 @@ client: answers to be sent, and operations that need several answers.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 
 from broker.machines.commands import SessionOpen, SessionResume
 from broker.protocol import AnyAnswer, Confirmed, encode_answer, join_answers
 from broker.router import Caller, Place, Saga, Send
+
+HELD_PER_SECOND = 8
+"""Of one session and shard. A client says one after each new leader, link or gap."""
 
 
 @dataclass(slots=True)
@@ -51,6 +55,16 @@ class Home:
     missing: dict[int, set[Place]] = field(default_factory=dict)
     """Publishes to several places: who has not confirmed yet."""
     sagas: dict[int, Running] = field(default_factory=dict)
+    held_ms: dict[int, deque[int]] = field(default_factory=dict)
+    """By shard: when its last `Held` operations came."""
+
+    def may_hold(self, shard: int, now_ms: int) -> bool:
+        """Whether another `Held` of this shard may pass: `HELD_PER_SECOND` of them."""
+        times = self.held_ms.setdefault(shard & 0xFFFF, deque(maxlen=HELD_PER_SECOND))
+        if len(times) == HELD_PER_SECOND and now_ms - times[0] < 1000:
+            return False
+        times.append(now_ms)
+        return True
 
     def say(self, answer: AnyAnswer) -> None:
         """Send an answer with this turn's frame; confirms go after everything else."""

@@ -22,6 +22,7 @@ from broker.protocol import (
     AnyOperation,
     Confirmed,
     Goodbye,
+    Held,
     Hello,
     Inspect,
     Publish,
@@ -31,6 +32,8 @@ from broker.protocol import (
 )
 from broker.router import TOPOLOGY, Place, Result, Routed, Router, Send, Stale
 from broker.topology_reads import TopologyReads
+
+FULL = "too much is waiting for a majority (unconfirmed_bytes_max); slow down"
 
 
 class Operations:
@@ -57,6 +60,8 @@ class Operations:
                 self._cluster.submit(TOPOLOGY, encode(close))
             case Inspect():
                 self._inspector.inspect(home, operation)
+            case Held(shard=shard) if not home.may_hold(shard, self._cluster.now_ms):
+                pass  # each may have all of a window sent again; the client repeats it
             case Hello():
                 raise AssertionError("a Hello is handled before")
             case _:
@@ -129,6 +134,9 @@ class Operations:
     def _route(self, home: Home, operation: Routed, *, fresh: bool) -> None:
         plan = self._router.plan(home.caller, operation, fresh=fresh)
         if isinstance(plan, list):
+            if isinstance(operation, Publish) and self._is_full(plan):
+                self._say(home, RefusedAnswer(operation.seq, Code.RESOURCE_EXHAUSTED, FULL))
+                return
             self._send(home, operation.seq, plan)
         elif isinstance(plan, Stale):
             self.reads.wait(home.caller.session, operation)
@@ -141,6 +149,11 @@ class Operations:
                 self._cluster.counters.unroutable += 1
             self._say(home, plan)
 
+    def _is_full(self, sends: list[Send]) -> bool:
+        return any(
+            isinstance(send.place, int) and self._cluster.is_full(send.place) for send in sends
+        )
+
     def _say(self, home: Home, answer: AnyAnswer) -> None:
         if isinstance(answer, RefusedAnswer):
             self._cluster.counters.refused += 1
@@ -152,9 +165,7 @@ class Operations:
             home.missing[seq] = {send.place for send in sends}
         for place, command in sends:
             if isinstance(place, int):
-                if not cluster.submit(place, command, home.caller.session):
-                    text = "too much is waiting for a majority (unconfirmed_bytes_max); slow down"
-                    self._say(home, RefusedAnswer(seq, Code.RESOURCE_EXHAUSTED, text))
+                cluster.submit(place, command, home.caller.session)
             elif place == cluster.node:
                 self.keep(decode(command))
             elif (peer := cluster.peers.get(place)) is not None and cluster.is_heard(peer):

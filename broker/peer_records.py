@@ -6,11 +6,18 @@ from typing import Final, get_args
 
 from broker.answers import Answers
 from broker.cluster import Cluster
+from broker.errors import Code
 from broker.homes import Homes
 from broker.inspector import Inspector
 from broker.keeper import Keeper
-from broker.machines.commands import AnyCommand, SessionCommand, TopologyCommand, decode
-from broker.operations import Operations
+from broker.machines.commands import (
+    AnyCommand,
+    Enqueue,
+    SessionCommand,
+    TopologyCommand,
+    decode,
+)
+from broker.operations import FULL, Operations
 from broker.peer_protocol import (
     Again,
     AnyRecord,
@@ -83,7 +90,7 @@ class PeerRecords:
                 if shard is not None and incarnation == INCARNATION:
                     self._step(peer, shard, message)
             case Forward(shard=number, commands=commands):
-                self._forwarded(number, commands, frame.topology)
+                self._forwarded(peer, number, commands, frame.topology)
             case Relay(session=session, answers=answers):
                 home = self._homes.by_session.get(session)
                 if home is not None and home.link is not None:
@@ -115,7 +122,9 @@ class PeerRecords:
         if opened.sender == peer.raft_id and opened.target == shard.raft.id:
             shard.raft.step(opened)
 
-    def _forwarded(self, number: int, commands: list[tuple[int, bytes]], topology: int) -> None:
+    def _forwarded(
+        self, peer: Peer, number: int, commands: list[tuple[int, bytes]], topology: int
+    ) -> None:
         cluster = self._cluster
         if number == VOLATILE_SHARD:
             for session, data in commands:
@@ -123,14 +132,17 @@ class PeerRecords:
                     self._keeper.keep(command)
             return
         shard = cluster.shards.get(number)
-        if (
-            shard is not None
-            and shard.raft.role is Role.LEADER
-            and shard.inbox.size <= cluster.config.unconfirmed_bytes_max
-        ):
-            for session, data in commands:
-                if self._opened(number, data) is not None:
-                    shard.inbox.add(session, data, topology)
+        if shard is None or shard.raft.role is not Role.LEADER:
+            return
+        for session, data in commands:
+            command = self._opened(number, data)
+            if command is None:
+                continue
+            if type(command) is Enqueue and cluster.is_full(number):
+                code = Code.RESOURCE_EXHAUSTED
+                peer.records.append(No(number, 0, session, command.seq, code, FULL))
+            else:
+                shard.inbox.add(session, data, topology)
 
     def _opened(self, number: int, data: bytes) -> AnyCommand | None:
         """A command that came from a peer, if machines of this shard can apply it.

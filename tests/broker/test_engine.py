@@ -11,6 +11,7 @@ from broker import groups
 from broker import protocol as p
 from broker.config import Config, raft_id
 from broker.engine import Engine
+from broker.homes import HELD_PER_SECOND
 from broker.machines.limits import Limits
 from tests.simulation.world import Disk, SimStorage
 
@@ -93,3 +94,39 @@ def test_a_publish_that_one_of_its_queues_refuses_is_not_confirmed(
     answers = node.say(p.Publish(31, "amq.fanout", "", False, 0, None, b"2"))
     assert [a.code for a in answers if isinstance(a, p.RefusedAnswer) and a.seq == 31] == [506]
     assert not any(isinstance(a, p.Confirmed) and 31 in a.seqs for a in answers)
+
+
+def test_when_too_much_waits_publishes_are_refused_and_settlements_are_not() -> None:
+    """A client counts a refused settlement as done: the message would stay checked out."""
+    config = Config(
+        unconfirmed_bytes_max=1 << 20, body_bytes_max=1 << 18, header_bytes_max=1 << 12, shards=2
+    )
+    node = LoneNode(config)
+    node.say(hello(0))
+    node.say(p.DeclareQueue(1, "q"))
+    node.say(p.Consume(2, 1, "q", 1))
+    (delivery,) = [
+        answer
+        for answer in node.say(p.Publish(3, "", "q", False, 0, None, b"a"))
+        if isinstance(answer, p.Delivery)
+    ]
+    body = b"x" * (1 << 18)
+    flood = [p.Publish(10 + n, "", "q", False, 0, None, body) for n in range(7)]
+    settle = p.SettleMessages(20, delivery.shard, delivery.queue, 0, (delivery.id,))
+    answers = node.say(*flood, settle)
+    refused = [a.seq for a in answers if isinstance(a, p.RefusedAnswer)]
+    assert refused == [14, 15, 16]
+    confirmed = {seq for a in answers if isinstance(a, p.Confirmed) for seq in a.seqs}
+    assert {10, 11, 12, 13, 20} <= confirmed
+
+
+def test_a_flood_of_held_is_not_a_flood_of_deliveries() -> None:
+    node = LoneNode(Config(shards=2))
+    node.say(hello(0))
+    node.say(p.DeclareQueue(1, "q"))
+    node.say(p.Consume(2, 1, "q", 1), p.Publish(3, "", "q", False, 0, None, b"a"))
+    floods = [p.Held(10 + n, 1, ()) for n in range(100)]
+    again = [a for a in node.say(*floods) if isinstance(a, p.Delivery)]
+    assert len(again) == HELD_PER_SECOND
+    node.engine.tick(node.now_ms + 1000)
+    assert any(isinstance(a, p.Delivery) for a in node.say(p.Held(200, 1, ())))
