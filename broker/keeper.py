@@ -20,6 +20,7 @@ class Keeper:
         """A command for this node's memory-only queues."""
         cluster, volatile = self._cluster, self._volatile
         effects = volatile.apply(cluster.unix_ms, command)
+        cluster.counters.overflowed = volatile.dropped
         applied = Applied(volatile.index, [command], effects, True)
         self._courier.carry_out(VOLATILE_SHARD, cluster.boot, applied, volatile.message)
 

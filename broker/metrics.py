@@ -39,6 +39,7 @@ class Counters:
     requeued: int = 0
     dropped: int = 0
     unroutable: int = 0
+    overflowed: int = 0
     client_frames: int = 0
     peer_frames: int = 0
     malformed_frames: int = 0
@@ -59,6 +60,7 @@ _HELP = {
     "acked": "Messages settled as done.",
     "requeued": "Messages that went back to their queue.",
     "dropped": "Messages rejected for good.",
+    "overflowed": "Messages that found a memory-only queue full, and were dropped.",
     "unroutable": "Messages that no queue took.",
     "client_frames": "Frames received from clients.",
     "peer_frames": "Frames received from other nodes.",

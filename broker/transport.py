@@ -26,6 +26,9 @@ CLIENT_FRAMES_MAX = 1000
 """From one client, waiting to be read; then libzmq stops reading its link, and TCP makes it wait.
 Clients bound what they have under way; this is for one that does not."""
 
+UNREAD_FRAMES_MAX = 10_000
+"""For one client that does not read; then its link counts as lost, and it may come back."""
+
 
 class Transport:
     """All sockets of a node. Not thread-safe; the loop owns it."""
@@ -58,6 +61,7 @@ class Transport:
         socket = self._context.socket(zmq.ROUTER)
         self._set_up(socket, config)
         socket.rcvhwm = frames_max
+        socket.sndhwm = UNREAD_FRAMES_MAX
         socket.router_mandatory = 1
         socket.router_handover = 1
         socket.maxmsgsize = config.frame_bytes_max

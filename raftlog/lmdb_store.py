@@ -56,6 +56,7 @@ from raftlog.store_errors import (
     StoreOfOtherCluster,
     StoreOfOtherNode,
     StoreTooNew,
+    StoreUnusable,
 )
 
 FIRST_INCARNATION = 1
@@ -183,8 +184,8 @@ class LmdbStore:
         groups: the voters of each group. What the directory knows of a group wins.
         map_bytes: how large the store may grow. cache_bytes: memory for recent entries.
 
-        Raise `StoreLocked`, `StoreOfOtherCluster`, `StoreOfOtherNode`, `StoreTooNew` or
-        `StoreCorrupt` before anything is changed, and `StoreFailed` when the disk refuses.
+        Raise `StoreUnusable`, `StoreLocked`, `StoreOfOtherCluster`, `StoreOfOtherNode`,
+        `StoreTooNew` or `StoreCorrupt` before anything is changed, and `StoreFailed` when the disk refuses.
         """
         path = Path(path)
         absent = [place for place in (path, *path.parents) if not place.exists()]
@@ -192,7 +193,9 @@ class LmdbStore:
             path.mkdir(parents=True, exist_ok=True)
             lock = _take_lock(path)
         except OSError as error:
-            raise StoreFailed(f"{path} cannot be used: {error}") from error
+            raise StoreUnusable(
+                f"{path} cannot be used: {error}; choose another directory"
+            ) from error
         env: lmdb.Environment | None = None
         try:
             _check_meta_pages(path / _DATA_FILE)

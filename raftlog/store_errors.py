@@ -63,6 +63,10 @@ class CorruptRecord(StoreCorrupt):
         self.wrong = wrong
 
 
+class StoreUnusable(StoreError):
+    """The directory cannot be made, read or written; nothing was changed."""
+
+
 class StoreFailed(StoreError):
     """The disk failed, or there is no room: this node must stop (a failed fsync cannot be
     tried again: what it should have written may be gone)."""

@@ -24,11 +24,12 @@ from raftlog.store_errors import (
     StoreOfOtherCluster,
     StoreOfOtherNode,
     StoreTooNew,
+    StoreUnusable,
 )
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-NOT_OURS = (StoreLocked, StoreOfOtherCluster, StoreOfOtherNode, StoreTooNew)
+NOT_OURS = (StoreUnusable, StoreLocked, StoreOfOtherCluster, StoreOfOtherNode, StoreTooNew)
 
 _HELP = {
     "node_id": "This node's name, one of --cluster-nodes.",

@@ -32,6 +32,7 @@ from raftlog.store_errors import (
     StoreOfOtherCluster,
     StoreOfOtherNode,
     StoreTooNew,
+    StoreUnusable,
 )
 from tests.raftlog import store_writer
 
@@ -320,7 +321,7 @@ def test_a_file_that_is_no_store_is_refused(opened: Open, tmp_path: Path) -> Non
 
 def test_a_place_that_cannot_be_used_is_refused(opened: Open, tmp_path: Path) -> None:
     (tmp_path / "data").write_bytes(b"a file, where a directory should be")
-    with pytest.raises(StoreFailed, match="cannot be used"):
+    with pytest.raises(StoreUnusable, match="cannot be used"):
         opened()
 
 
