@@ -185,7 +185,8 @@ class LmdbStore:
         map_bytes: how large the store may grow. cache_bytes: memory for recent entries.
 
         Raise `StoreUnusable`, `StoreLocked`, `StoreOfOtherCluster`, `StoreOfOtherNode`,
-        `StoreTooNew` or `StoreCorrupt` before anything is changed, and `StoreFailed` when the disk refuses.
+        `StoreTooNew` or `StoreCorrupt` before anything is changed, and `StoreFailed` when the
+        disk refuses.
         """
         path = Path(path)
         absent = [place for place in (path, *path.parents) if not place.exists()]
