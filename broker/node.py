@@ -29,6 +29,8 @@ CLIENTS_PER_TURN_S = 0.1
 """How long a turn listens to clients: whatever they send, peers and ticks come in between."""
 
 ROUNDS_PER_TURN = 8
+LOOK_AGAIN_TICKS = 10
+"""How often all sockets are looked at though nothing has called for it."""
 LOG_LINES_PER_SECOND = 20
 log = logging.getLogger("raftmq.node")
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -59,6 +61,7 @@ class Node:
         )
         self._scheduled = False
         self._clients_waiting = self._peers_waiting = True
+        self._ticks = 0
         self._exit: asyncio.Future[int] | None = None
 
     async def run(self) -> int:
@@ -73,6 +76,7 @@ class Node:
         loop.add_reader(transport.peers_fd, self._wake_for_peers)
         for fd in transport.monitor_fds:
             loop.add_reader(fd, self._wake_for_reset)
+        self._hear_of_resets()  # a descriptor says nothing before its first look
         _calm_garbage_collector()
         self._next_tick = loop.time()
         self._tick()
@@ -101,8 +105,11 @@ class Node:
         if self._exit is None or self._exit.done():
             return
         self.engine.tick(_boot_ms())
-        self._hear_of_resets()  # also arms the monitors' descriptors, which are edges too
-        self._clients_waiting = self._peers_waiting = True
+        self._ticks += 1
+        if self._ticks % LOOK_AGAIN_TICKS == 0:
+            # Arms the descriptors of the monitors, and costs little should an edge be missed.
+            self._hear_of_resets()
+            self._clients_waiting = self._peers_waiting = True
         self._next_tick = max(self._next_tick + self.config.tick_ms / 1000, self._loop.time())
         self._loop.call_at(self._next_tick, self._tick)
         self._turn()
