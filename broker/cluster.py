@@ -30,6 +30,7 @@ class Cluster:
         self.config = config
         self.id = config.cluster_id
         self.node = config.node_id
+        self.address = config.client_address  #: goes out with every frame to a peer
         self.boot = boot
         self.now_ms = now_ms  #: never goes back; durations hang on it
         self.unix_ms = 0  #: of the turn under way

@@ -21,7 +21,7 @@ from broker.config import Config
 from broker.courier import Courier
 from broker.errors import Code
 from broker.expiry import Expiry
-from broker.groups import GroupStorage, new_machine, open_shards, router_limits
+from broker.groups import GroupStorage, new_machine, open_shards
 from broker.homes import Homes
 from broker.inspector import Inspector
 from broker.keeper import Keeper
@@ -89,7 +89,7 @@ class Engine:
             log=log,
         )
         self.counters = cluster.counters
-        router = Router(cluster.shard_zero.machine, router_limits(config))
+        router = Router(cluster.shard_zero.machine, config)
         volatile = VolatileShard(new_machine(config, VOLATILE_SHARD), config.volatile_messages_max)
         self._overview = Overview(cluster, homes, router, volatile)
         inspector = Inspector(cluster, homes, self._overview)
@@ -252,7 +252,7 @@ class Engine:
                 cluster.node,
                 cluster.boot,
                 cluster.shard_zero.applied,
-                cluster.config.client_address,
+                cluster.address,
             )
             if frame:
                 frames.append((node, frame))

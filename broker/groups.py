@@ -9,7 +9,7 @@ from broker.config import Config, raft_id
 from broker.machines.limits import Limits
 from broker.machines.machine import Machine
 from broker.ring import preferred_leader, replicas_of, shard_of
-from broker.router import TOPOLOGY, RouterLimits
+from broker.router import TOPOLOGY
 from broker.shard import Shard
 from raftlog.chance import Chance
 from raftlog.config import Config as RaftConfig
@@ -25,13 +25,27 @@ class GroupStorage(Storage, Protocol):
         """One entry of the log."""
 
 
-def preferred_leaders(config: Config) -> dict[int, str]:
-    """Of each shard, the node that leads it when all is well."""
+def replicas(config: Config) -> dict[int, tuple[str, ...]]:
+    """Of each shard, the nodes that keep it."""
     nodes = [peer.id for peer in config.cluster_nodes]
     return {
-        shard: preferred_leader(replicas_of(shard, nodes, config.replication_factor))
+        shard: replicas_of(shard, nodes, config.replication_factor)
         for shard in range(config.shards)
     }
+
+
+def voters(config: Config) -> dict[int, tuple[int, ...]]:
+    """Of each shard that this node keeps, the Raft ids of all who do."""
+    return {
+        shard: tuple(map(raft_id, nodes))
+        for shard, nodes in replicas(config).items()
+        if config.node_id in nodes
+    }
+
+
+def preferred_leaders(config: Config) -> dict[int, str]:
+    """Of each shard, the node that leads it when all is well."""
+    return {shard: preferred_leader(nodes) for shard, nodes in replicas(config).items()}
 
 
 def open_shards(
@@ -88,14 +102,3 @@ def new_machine(config: Config, shard: int) -> Machine:
         return 1 + shard_of(vhost, name, count)
 
     return Machine(shard=shard, shards=config.shards, limits=limits, place=place)
-
-
-def router_limits(config: Config) -> RouterLimits:
-    """What an operation may carry."""
-    return RouterLimits(
-        body_bytes_max=config.body_bytes_max,
-        header_bytes_max=config.header_bytes_max,
-        name_bytes_max=config.name_bytes_max,
-        window_max=config.window_max,
-        shards=config.shards,
-    )

@@ -16,9 +16,9 @@ import time
 from itertools import islice
 from pathlib import Path
 
-from broker.config import Config, raft_id
+from broker.config import Config
 from broker.engine import Engine, Write
-from broker.ring import replicas_of
+from broker.groups import voters
 from broker.transport import Transport
 from broker.web import start_web
 from raftlog.lmdb_store import GroupWrite, Identity, LmdbStore
@@ -55,7 +55,7 @@ class Node:
             config,
             boot=time.time_ns(),
             now_ms=_boot_ms(),
-            storages={group: self._store.group(group) for group in _groups(config)},
+            storages={group: self._store.group(group) for group in voters(config)},
             random=random.Random(),
             log=_LimitedLog(LOG_LINES_PER_SECOND),
         )
@@ -201,23 +201,11 @@ class Node:
         self.engine.counters.commit_seconds += time.perf_counter() - start
 
 
-def _groups(config: Config) -> list[int]:
-    """The groups of which this node keeps a replica."""
-    return [g for g, replicas in _replicas(config).items() if config.node_id in replicas]
-
-
-def _replicas(config: Config) -> dict[int, tuple[str, ...]]:
-    nodes = [peer.id for peer in config.cluster_nodes]
-    return {g: replicas_of(g, nodes, config.replication_factor) for g in range(config.shards)}
-
-
 def _open_store(config: Config) -> LmdbStore:
-    replicas = _replicas(config)
-    voters = {g: tuple(map(raft_id, replicas[g])) for g in _groups(config)}
     return LmdbStore.open(
         Path(config.data_dir),
         Identity(config.cluster_id.hex(), config.node_id),
-        voters,
+        voters(config),
         map_bytes=config.store_bytes_max,
         cache_bytes=config.cache_bytes_max,
     )

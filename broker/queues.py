@@ -74,8 +74,7 @@ class Queues:
                 shard.inbox.add_first(encode(QueueDrop(0, 0, 0, queue)))
         for record in topology.queues():
             if record.shard == shard.number and not machine.knows(record.id):
-                create = QueueCreate(record.id, record.flags, record.arguments)
-                shard.inbox.add_first(encode(create))
+                self.create(record)
         self._unused.found(machine.unused_queues())
 
     def reconcile_volatile(self) -> None:

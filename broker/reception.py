@@ -177,6 +177,6 @@ class Reception:
                 cluster.boot,
                 record.grace_ms,
                 cluster.config.body_bytes_max,
-                [cluster.config.client_address, *others],
+                [cluster.address, *others],
             )
         )

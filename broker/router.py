@@ -15,6 +15,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
+from broker.config import Config
 from broker.errors import Code
 from broker.machines import commands
 from broker.machines.commands import Arguments, QueueFlag, encode
@@ -86,17 +87,6 @@ Routed: TypeAlias = (
 
 
 @dataclass(frozen=True, slots=True)
-class RouterLimits:
-    """What an operation may carry; the broker's `Config` has the numbers."""
-
-    body_bytes_max: int
-    header_bytes_max: int
-    name_bytes_max: int
-    window_max: int
-    shards: int
-
-
-@dataclass(frozen=True, slots=True)
 class Caller:
     """Who asks."""
 
@@ -109,7 +99,7 @@ class Caller:
 class Router:
     """Plans for operations. Holds no state but the machine of shard 0, whose copy it reads."""
 
-    def __init__(self, machine: Machine, limits: RouterLimits) -> None:
+    def __init__(self, machine: Machine, limits: Config) -> None:
         self._topology = machine.topology
         self._registry = machine.registry
         self._limits = limits

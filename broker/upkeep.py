@@ -52,8 +52,8 @@ class Upkeep:
             self._look_after()
 
     def _is_due(self, what: str, every_ms: int) -> bool:
-        now_ms, due_ms = self.cluster.now_ms, self._due.get(what, 0)
-        if now_ms < due_ms and due_ms - now_ms <= every_ms:
+        now_ms = self.cluster.now_ms
+        if now_ms < self._due.get(what, 0):
             return False
         self._due[what] = now_ms + every_ms
         return True

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from broker.config import Config, raft_id
+from broker.config import Config
 from broker.engine import Engine, Write
-from broker.ring import replicas_of
+from broker.groups import voters
 from tests.simulation.world import Disk, Network, SimStorage, World
 
 EPOCH_MS = 1_700_000_000_000
@@ -48,17 +48,7 @@ class SimNode:
         self.on_frame: Callable[[str, bytes], None] = lambda target, frame: None
         self.clock_skew_ms = 0
         self._world, self._network, self._nodes = world, network, nodes
-        names = [peer.id for peer in config.cluster_nodes]
-        replicas = {
-            g: replicas_of(g, names, config.replication_factor) for g in range(config.shards)
-        }
-        self.disk = Disk(
-            {
-                group: SimStorage(map(raft_id, members))
-                for group, members in replicas.items()
-                if self.name in members
-            }
-        )
+        self.disk = Disk({group: SimStorage(ids) for group, ids in voters(config).items()})
         self._inbox: list[Callable[[Engine], None]] = []
         self._busy = False
 
