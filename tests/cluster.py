@@ -15,6 +15,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import itertools
 import os
 import random
 import signal
@@ -54,20 +55,26 @@ def eventually(condition: Callable[[], _T], timeout_s: float, what: str) -> _T:
         time.sleep(POLL_S)
 
 
-def free_port() -> int:
-    """A port nobody listens on.
+# Below the range from which the kernel takes ports for outgoing connections: a client that
+# reconnects to a dead node could otherwise be given that very port, and connect to itself.
+_PORTS = range(15000, 30000)
+_next_port = itertools.count(random.randrange(len(_PORTS)))
 
-    Below the range from which the kernel takes ports for outgoing connections: a client that
-    reconnects to a dead node could otherwise be given that very port, and connect to itself.
+
+def free_port() -> int:
+    """A port nobody listens on, and which this process was not given before.
+
+    One after the other from a random start: ports drawn at random met in one cluster now and
+    then, since nobody listens yet on a port that was just given out.
     """
-    for _ in range(1000):
-        port = random.randrange(15000, 30000)
+    for step in itertools.islice(_next_port, len(_PORTS)):
+        port = _PORTS[step % len(_PORTS)]
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
                 probe.bind(("127.0.0.1", port))
                 return port
-    raise ClusterError("no free port between 15000 and 30000")
+    raise ClusterError(f"no free port between {_PORTS.start} and {_PORTS.stop}")
 
 
 def die_with_parent() -> None:
