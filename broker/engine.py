@@ -13,7 +13,6 @@ The shell (`node.py`) and the simulation drive it alike.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from broker.answers import Answers
 from broker.cluster import Cluster
@@ -21,7 +20,7 @@ from broker.config import Config
 from broker.courier import Courier
 from broker.errors import Code
 from broker.expiry import Expiry
-from broker.groups import GroupStorage, new_machine, open_shards
+from broker.groups import new_machine, open_shards
 from broker.homes import Homes
 from broker.inspector import Inspector
 from broker.keeper import Keeper
@@ -51,17 +50,10 @@ from broker.unused import Unused
 from broker.upkeep import Upkeep
 from broker.volatile import VolatileShard
 from raftlog.chance import Chance
-from raftlog.messages import Entry, HardState, encode_message
+from raftlog.messages import Entry, encode_message
 from raftlog.ready import Ready, Role
-
-
-@dataclass(frozen=True, slots=True)
-class Write:
-    """What one group must have on disk before `end()`."""
-
-    group: int
-    hard_state: HardState | None
-    entries: list[Entry]
+from raftlog.storage import GroupStorage
+from raftlog.write import GroupWrite
 
 
 class Engine:
@@ -207,7 +199,7 @@ class Engine:
             shard.raft.has_ready() or shard.can_propose(topology) for shard in self.shards.values()
         )
 
-    def begin(self, unix_ms: int) -> list[Write]:
+    def begin(self, unix_ms: int) -> list[GroupWrite]:
         """Propose what waits, stamped with Unix time, and collect what must be written."""
         self._cluster.unix_ms = unix_ms
         writes, lazy = [], []
@@ -220,9 +212,9 @@ class Engine:
             for message in ready.messages:
                 self._post(number, message.target, encode_message(message))
             if ready.entries or (ready.hard_state is not None and ready.must_sync):
-                writes.append(Write(number, ready.hard_state, ready.entries))
+                writes.append(GroupWrite(number, ready.hard_state, ready.entries))
             elif ready.hard_state is not None:
-                lazy.append(Write(number, ready.hard_state, []))
+                lazy.append(GroupWrite(number, ready.hard_state))
         if self._readies:
             self.counters.turns += 1
         return writes + lazy if writes else writes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
 
 from broker.config import Config, raft_id
 from broker.machines.limits import Limits
@@ -13,16 +12,8 @@ from broker.router import TOPOLOGY
 from broker.shard import Shard
 from raftlog.chance import Chance
 from raftlog.config import Config as RaftConfig
-from raftlog.messages import Entry
 from raftlog.node import RawNode
-from raftlog.storage import Storage
-
-
-class GroupStorage(Storage, Protocol):
-    """What a group's storage offers beyond Raft's needs."""
-
-    def entry(self, index: int) -> Entry:
-        """One entry of the log."""
+from raftlog.storage import GroupStorage
 
 
 def replicas(config: Config) -> dict[int, tuple[str, ...]]:

@@ -17,12 +17,13 @@ from itertools import islice
 from pathlib import Path
 
 from broker.config import Config
-from broker.engine import Engine, Write
+from broker.engine import Engine
 from broker.groups import voters
 from broker.transport import Transport
 from broker.web import start_web
-from raftlog.lmdb_store import GroupWrite, Identity, LmdbStore
+from raftlog.lmdb_store import Identity, LmdbStore
 from raftlog.store_errors import StoreFailed
+from raftlog.write import GroupWrite
 
 FRAMES_PER_TURN = 2000
 CLIENTS_PER_TURN_S = 0.1
@@ -192,11 +193,9 @@ class Node:
         for node, frame in self.engine.peer_frames():
             self._transport.send_peer(node, frame)
 
-    def _write(self, writes: list[Write]) -> None:
+    def _write(self, writes: list[GroupWrite]) -> None:
         start = time.perf_counter()
-        self._store.write(
-            [GroupWrite(write.group, write.hard_state, write.entries) for write in writes]
-        )
+        self._store.write(writes)
         self.engine.counters.commits += 1
         self.engine.counters.commit_seconds += time.perf_counter() - start
 

@@ -58,6 +58,7 @@ from raftlog.store_errors import (
     StoreTooNew,
     StoreUnusable,
 )
+from raftlog.write import Extent, GroupWrite, Mark, check_write
 
 FIRST_INCARNATION = 1
 TAIL_ENTRIES = 64
@@ -101,19 +102,6 @@ class GroupState(msgspec.Struct, frozen=True, array_like=True):
     last_chain: int
     hard_state: HardState
     membership: Membership
-
-
-class GroupWrite(NamedTuple):
-    """What one turn makes durable for a group.
-
-    entries: consecutive; what was at and behind the first one's index is gone.
-    hard_state, membership: None for no change. `membership` is the one a restart begins with.
-    """
-
-    group: int
-    hard_state: HardState | None = None
-    entries: Sequence[Entry] = ()
-    membership: Membership | None = None
 
 
 class _Plan(NamedTuple):
@@ -617,29 +605,51 @@ class GroupStorage:
         self._store._reads.add(self.group, record.entry)
         return record.entry
 
+    def entry_bytes(self, index: int) -> bytes:
+        return self.entry(index).data
+
+    def kept_entries(self, low: int, limit: int) -> list[int]:
+        return []
+
+    def body(self, id: int) -> bytes | None:
+        return None
+
+    def body_ids(self, low: int, limit: int) -> list[int]:
+        return []
+
+    @property
+    def checkpoint(self) -> Mark | None:
+        return None
+
+    def chunk(self, number: int, index: int | None = None) -> bytes:
+        raise Unavailable(f"chunk {number} of the checkpoint at {index}")
+
+    def chunks_of(self, index: int) -> int:
+        return 0
+
+    @property
+    def log_bytes(self) -> int:
+        return 0
+
     def plan(self, write: GroupWrite) -> _Plan:
         """For `LmdbStore`: check and encode a write. The caller's mistakes are bugs."""
         state = self.state
         last, chain = state.last_index, state.last_chain
         hard_state = write.hard_state or state.hard_state
-        assert hard_state.term >= state.hard_state.term, (hard_state, state.hard_state)
-        assert hard_state.commit >= state.hard_state.commit, (hard_state, state.hard_state)
+        check_write(write, Extent(state.before_index, last, state.hard_state, 0))
+        assert write[3:] == GroupWrite(0)[3:], "not stored yet"
         records: list[tuple[bytes, bytes]] = []
         gone = range(0)
         if write.entries:
             first = write.entries[0].index
-            assert state.before_index < first <= last + 1, (first, state)
-            assert first > state.hard_state.commit, "a committed entry is never replaced"
             if first <= last:
                 chain = self._chain_before(first)
             for index, entry in enumerate(write.entries, first):
-                assert entry.index == index, (entry.index, index)
                 key = entry_key(self.group, state.incarnation, index)
                 record, chain = encode_record(key, entry, chain)
                 records.append((key, record))
             gone = range(index + 1, last + 1)
             last = index
-        assert hard_state.commit <= last, (hard_state, last)
         return _Plan(
             self,
             GroupState(
@@ -650,7 +660,7 @@ class GroupStorage:
                 last,
                 chain,
                 hard_state,
-                write.membership or state.membership,
+                state.membership,
             ),
             write.entries,
             records,

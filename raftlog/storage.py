@@ -4,16 +4,23 @@
     ...........|##############################|
                ^ first_index - 1              ^ last_index
 
-The core only reads; the driver writes what a Ready tells it to, in one transaction.
+    Storage         what the Raft core reads
+    GroupStorage    ... and what the broker reads beyond it: kept entries, bodies, checkpoint
+    GroupStore      all groups of a node, and how they are written (write.py)
+
+The core only reads; the driver writes what a Ready tells it to, in one transaction. A
+`GroupStorage` is on disk (lmdb_store.py) or in memory (memory_store.py), with equal semantics;
+`MemoryStorage` is enough for the core alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from raftlog.errors import Compacted, SnapshotOutOfDate, Unavailable
 from raftlog.messages import Entry, HardState, Membership, Snapshot
+from raftlog.write import GroupWrite, Mark
 
 
 class Storage(Protocol):
@@ -44,6 +51,95 @@ class Storage(Protocol):
 
     def snapshot(self) -> Snapshot:
         """The newest snapshot. Raise `SnapshotUnavailable` when there is none just now."""
+        ...
+
+
+class GroupStorage(Storage, Protocol):
+    """One group's durable part, as the broker needs it.
+
+               before    checkpoint            last
+    k..k.k.kk.k|############|####################|      k: an entry whose record is kept
+
+    Whatever is read from a disk may raise `CorruptRecord` (store_errors.py).
+    """
+
+    @property
+    def incarnation(self) -> int:
+        """Which of the groups that have had this number."""
+        ...
+
+    def entry(self, index: int) -> Entry:
+        """One entry, also one before the log's beginning whose record is kept.
+
+        Raise `Compacted` when its record is gone, `Unavailable` behind the last one.
+        """
+        ...
+
+    def entry_bytes(self, index: int) -> bytes:
+        """The data of such an entry, without verifying it: cheap. The same errors."""
+        ...
+
+    def kept_entries(self, low: int, limit: int) -> list[int]:
+        """Indices of kept records, from `low` to the log's beginning, ascending, so many."""
+        ...
+
+    def body(self, id: int) -> bytes | None:
+        """The body stored for a message id, None when there is none."""
+        ...
+
+    def body_ids(self, low: int, limit: int) -> list[int]:
+        """Message ids whose bodies are stored, from `low` on, ascending, so many."""
+        ...
+
+    @property
+    def checkpoint(self) -> Mark | None:
+        """The newest whole checkpoint: where a restart begins."""
+        ...
+
+    def chunk(self, number: int, index: int | None = None) -> bytes:
+        """A chunk of the whole checkpoint, or of one under way at `index`.
+
+        Raise `Unavailable` when there is none of this number, `Compacted` when that
+        checkpoint is past.
+        """
+        ...
+
+    def chunks_of(self, index: int) -> int:
+        """How many chunks of the checkpoint at `index` are there, from 0 on without a gap."""
+        ...
+
+    @property
+    def log_bytes(self) -> int:
+        """Bytes of data of the entries behind the log's beginning."""
+        ...
+
+
+class GroupStore(Protocol):
+    """All groups of a node."""
+
+    @property
+    def disk_id(self) -> bytes:
+        """16 random bytes, made with the directory: a lost and a new disk never have the same."""
+        ...
+
+    @property
+    def storages(self) -> Mapping[int, GroupStorage]:
+        """Every group there is, by number."""
+        ...
+
+    def write(self, batch: Sequence[GroupWrite]) -> None:
+        """Make all of it durable in one transaction; at most one write for each group."""
+        ...
+
+    def add_group(self, group: int, membership: Membership) -> GroupStorage:
+        """A new, empty group; without members it joins one that exists.
+
+        What it has voted in an earlier life on this disk is remembered.
+        """
+        ...
+
+    def drop_group(self, group: int) -> None:
+        """The group is no longer kept here. Its term and vote are remembered."""
         ...
 
 

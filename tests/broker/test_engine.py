@@ -13,7 +13,7 @@ from broker.config import Config, raft_id
 from broker.engine import Engine
 from broker.homes import HELD_PER_SECOND
 from broker.machines.limits import Limits
-from tests.simulation.world import Disk, SimStorage
+from tests.simulation.world import Disk
 
 CLIENT = b"client"
 TURNS_MAX = 100
@@ -24,9 +24,9 @@ class LoneNode:
     """An engine with its disk, driven turn by turn; `say` gives the answers of one client."""
 
     def __init__(self, config: Config) -> None:
-        self.disk = Disk({g: SimStorage([raft_id(config.node_id)]) for g in range(config.shards)})
+        self.disk = Disk({group: [raft_id(config.node_id)] for group in range(config.shards)})
         self.engine = Engine(
-            config, boot=1, now_ms=0, storages=self.disk.groups, random=random.Random(1)
+            config, boot=1, now_ms=0, storages=self.disk.storages, random=random.Random(1)
         )
         self.now_ms = 0
         while not self.engine.readiness()[0]:

@@ -10,9 +10,10 @@ import resource
 import sys
 from pathlib import Path
 
-from raftlog.lmdb_store import GroupWrite, Identity, LmdbStore
+from raftlog.lmdb_store import Identity, LmdbStore
 from raftlog.messages import Entry, HardState
 from raftlog.store_errors import StoreFailed
+from raftlog.write import GroupWrite
 
 GROUPS = 4
 IDENTITY = Identity("cluster", "node")

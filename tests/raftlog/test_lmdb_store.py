@@ -18,7 +18,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from raftlog.errors import Compacted, SnapshotUnavailable, Unavailable
 from raftlog.lmdb_store import (
     TAIL_ENTRIES,
-    GroupWrite,
     Identity,
     LmdbStore,
 )
@@ -34,6 +33,7 @@ from raftlog.store_errors import (
     StoreTooNew,
     StoreUnusable,
 )
+from raftlog.write import GroupWrite
 from tests.raftlog import store_writer
 
 IDENTITY = Identity("cluster", "n1")
@@ -121,16 +121,14 @@ def test_a_new_group_is_empty_and_knows_its_voters(opened: Open) -> None:
 def test_entries_and_state_are_there_after_reopening(opened: Open) -> None:
     store = opened()
     entries = fill(store, 7, 5)
-    store.write(
-        [GroupWrite(7, HardState(3, 2, 5), membership=Membership(voters=(1, 2), learners=(9,)))]
-    )
+    store.write([GroupWrite(7, HardState(3, 2, 5))])
     for again in range(2):
         storage = store.group(7)
         assert storage.entries(1, 6, 1 << 20) == entries
         assert storage.term(4) == 1
         assert storage.initial_state() == (
             HardState(3, 2, 5),
-            Membership(voters=(1, 2), learners=(9,)),
+            Membership(voters=(1, 2, 3)),
         )
         assert store.group(0).last_index() == 0
         assert store.verify(7) == 5

@@ -40,7 +40,7 @@ class Checker:
             for number, shard in engine.shards.items():
                 raft = shard.raft
                 self._never_back(
-                    node.name, number, node.disk.groups[number].initial_state()[0].term
+                    node.name, number, node.disk.storages[number].initial_state()[0].term
                 )
                 if raft.role is Role.LEADER:
                     known = self.leaders.setdefault((number, raft.term), node.name)
@@ -63,7 +63,7 @@ class Checker:
     def _committed(self, node: SimNode, number: int, applied: int) -> None:
         """Everything applied is on this node's disk, and the same on all of them."""
         key = (node.name, node.boots, number)
-        storage = node.disk.groups[number]
+        storage = node.disk.storages[number]
         for index in range(self.checked.get(key, 0) + 1, applied + 1):
             entry = storage.entry(index)
             mark = (entry.term, blake2b(entry.data, digest_size=8).digest())

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 from broker.config import Config
-from broker.engine import Engine, Write
+from broker.engine import Engine
 from broker.groups import voters
-from tests.simulation.world import Disk, Network, SimStorage, World
+from raftlog.write import GroupWrite
+from tests.simulation.world import Disk, Network, World
 
 EPOCH_MS = 1_700_000_000_000
 
@@ -48,7 +49,7 @@ class SimNode:
         self.on_frame: Callable[[str, bytes], None] = lambda target, frame: None
         self.clock_skew_ms = 0
         self._world, self._network, self._nodes = world, network, nodes
-        self.disk = Disk({group: SimStorage(ids) for group, ids in voters(config).items()})
+        self.disk = Disk(voters(config))
         self._inbox: list[Callable[[Engine], None]] = []
         self._busy = False
 
@@ -63,7 +64,7 @@ class SimNode:
             self.config,
             boot=self.boots,
             now_ms=int(self._world.now),
-            storages=self.disk.groups,
+            storages=self.disk.storages,
             random=self._world.random,
             log=lambda text: self._world.note(f"{self.name}: {text}"),
         )
@@ -136,7 +137,7 @@ class SimNode:
         delay = self._world.random.uniform(*self.disk_ms) if writes else 0.0
         self._world.after(delay, lambda: self._end(boot, writes))
 
-    def _end(self, boot: int, writes: list[Write]) -> None:
+    def _end(self, boot: int, writes: list[GroupWrite]) -> None:
         if self.boots != boot or self.engine is None:
             # Crashed meanwhile. The disk may have been done just before.
             if self.boots == boot and writes and self._world.random.random() < 0.5:

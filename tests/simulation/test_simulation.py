@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.engine import Engine, Write
+from broker.engine import Engine
 from broker.machines.commands import Attach, Settle
 from broker.machines.effects import Confirm, Effect
 from broker.machines.machine import Machine
@@ -17,6 +17,7 @@ from broker.shard import Shard
 from raftlog import leader
 from raftlog.messages import encode_message
 from raftlog.ready import Role
+from raftlog.write import GroupWrite
 from tests.simulation.checks import Violation
 from tests.simulation.scenario import Scenario
 
@@ -57,7 +58,7 @@ def test_a_promise_before_the_write_is_caught(monkeypatch: pytest.MonkeyPatch) -
     """Votes and acknowledgements leave before they are on disk, and the node crashes."""
     begin = Engine.begin
 
-    def hasty(self: Engine, unix_ms: int) -> list[Write]:
+    def hasty(self: Engine, unix_ms: int) -> list[GroupWrite]:
         writes = begin(self, unix_ms)
         for shard, ready in self._readies:
             for message in ready.messages_after:

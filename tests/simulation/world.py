@@ -14,9 +14,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from broker.engine import Write
-from raftlog.messages import Entry
-from raftlog.storage import MemoryStorage
+from raftlog.memory_store import MemoryStore
 
 
 class World:
@@ -49,26 +47,8 @@ class World:
         self.trace.append(f"{self.now:10.2f} {text}")
 
 
-class SimStorage(MemoryStorage):
-    """A group's log on a simulated disk."""
-
-    def entry(self, index: int) -> Entry:
-        return self.entries(index, index + 1, 1 << 60)[0]
-
-
-@dataclass
-class Disk:
+class Disk(MemoryStore):
     """What survives a crash of its node."""
-
-    groups: dict[int, SimStorage]
-
-    def write(self, writes: list[Write]) -> None:
-        """One transaction: all of it or nothing."""
-        for write in writes:
-            storage = self.groups[write.group]
-            storage.append(write.entries)
-            if write.hard_state is not None:
-                storage.set_hard_state(write.hard_state)
 
 
 @dataclass
