@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
@@ -59,6 +59,16 @@ class Lane:
         """Is this message here and was never out? (Who came back is in the queue's books.)"""
         at = bisect_left(self.ids, id, self.head)
         return at < len(self.ids) and self.ids[at] == id
+
+    def new_between(self, low: int, high: int) -> array[int]:
+        """Those of [low, high] that were never out, ascending: a copy of a slice."""
+        first = bisect_left(self.ids, low, self.head)
+        return self.ids[first : bisect_right(self.ids, high, first)]
+
+    def count_new_between(self, low: int, high: int) -> int:
+        """How many `new_between` would give."""
+        first = bisect_left(self.ids, low, self.head)
+        return bisect_right(self.ids, high, first) - first
 
     def packed(self) -> bytes:
         """The ids from head on, 8 bytes each, little-endian."""

@@ -17,8 +17,10 @@ Session 0 is the broker itself: its operations are neither remembered nor answer
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, KeysView
 from hashlib import blake2b
+from itertools import chain
 from typing import Any, NoReturn
 
 import msgspec
@@ -172,6 +174,23 @@ class Machine:
         """The ids of a queue's messages, ready and checked out, in no particular order."""
         found = self._queues.get(queue)
         return iter(()) if found is None else found.messages()
+
+    def ids_between(self, low: int, high: int) -> array[int]:
+        """The ids of [low, high] alive in any queue, ready or checked out: ascending, each once.
+
+        Costs what it returns, and a look at each message that is, or has been, checked out.
+        """
+        parts: list[array[int]] = []
+        for queue in self._queues.values():
+            queue.between(low, high, parts)
+        if len(parts) == 1:
+            return parts[0]
+        # One message may be in several queues.
+        return array("Q", sorted(set(chain.from_iterable(parts))))
+
+    def count_between(self, low: int, high: int) -> int:
+        """How many are alive, cheaper; one that is in several queues counts in each."""
+        return sum(queue.count_between(low, high) for queue in self._queues.values())
 
     def checkouts(self, session: int) -> list[tuple[int, int, int]]:
         """(queue, consumer, message id) of all that a session holds; consumer -1: fetched."""

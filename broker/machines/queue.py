@@ -18,6 +18,7 @@ Between two commands either nothing is ready or nobody is in the rotation.
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -133,6 +134,24 @@ class Queue:
         for lane in self.lanes:
             if lane is not None:
                 yield from lane
+
+    def between(self, low: int, high: int, found: list[array[int]]) -> None:
+        """Add the ids of [low, high] that are here to `found`, in ascending parts."""
+        parts = (lane.new_between(low, high) for lane in self.lanes if lane is not None)
+        found.extend(part for part in parts if part)
+        if out := self._been_out(low, high):
+            found.append(array("Q", sorted(out)))
+
+    def count_between(self, low: int, high: int) -> int:
+        """How many messages of [low, high] are here."""
+        new = sum(lane.count_new_between(low, high) for lane in self.lanes if lane is not None)
+        return new + len(self._been_out(low, high))
+
+    def _been_out(self, low: int, high: int) -> list[int]:
+        """Those that are, or were, checked out: they have left the lanes' packed order."""
+        if not self.checked_out and not self.counts:
+            return []
+        return [id for each in (self.checked_out, self.counts) for id in each if low <= id <= high]
 
     def _lane(self, priority: int) -> Lane:
         lane = self.lanes[priority]

@@ -236,6 +236,14 @@ class MachineAgainstModel(RuleBasedStateMachine):
             assert len(effects) == 1 and not isinstance(effects[0], e.Deliver)
         assert before == [(m.id, m.count, m.holder) for m in self.model.messages]
 
+    @rule(low=st.integers(0, 60), length=st.integers(0, 60))
+    def look_for_the_living(self, low: int, length: int) -> None:
+        first, last = command_id(low, 0), command_id(low + length, 0)
+        for this in self.machines:
+            inside = [m.id for m in self.model.messages if first <= m.id <= last]
+            assert list(this.ids_between(first, last)) == sorted(set(inside))
+            assert this.count_between(first, last) == len(inside)
+
     @rule()
     def restart(self) -> None:
         """The second replica forgets all and starts from a snapshot."""
