@@ -154,12 +154,17 @@ class PreVoteRequest(msgspec.Struct, frozen=True, array_like=True, tag=6, gc=Fal
 
 
 class PreVoteReply(msgspec.Struct, frozen=True, array_like=True, tag=7, gc=False):
-    """`term` is the one asked for when granted, the sender's own when not."""
+    """`term` is the one asked for when granted, the sender's own when not.
+
+    A refusal names an entry that the sender knows to be committed, as one of a vote does.
+    """
 
     sender: int
     target: int
     term: int
     granted: bool
+    commit_index: int = 0
+    commit_term: int = 0
 
 
 class VoteRequest(msgspec.Struct, frozen=True, array_like=True, tag=8, gc=False):
@@ -174,12 +179,14 @@ class VoteRequest(msgspec.Struct, frozen=True, array_like=True, tag=8, gc=False)
 
 
 class VoteReply(msgspec.Struct, frozen=True, array_like=True, tag=9, gc=False):
-    """The sender's durable answer for `term`."""
+    """The sender's durable answer for `term`; see `PreVoteReply` for the commit."""
 
     sender: int
     target: int
     term: int
     granted: bool
+    commit_index: int = 0
+    commit_term: int = 0
 
 
 class SnapshotRequest(msgspec.Struct, frozen=True, array_like=True, tag=10):

@@ -272,27 +272,36 @@ class Raft:
     def _answer_pre_vote(self, request: PreVoteRequest) -> None:
         granted = (
             request.term > self.term
-            and self._finds_complete(request)
+            and self.log.is_up_to_date(request.last_index, request.last_term)
             and not self._stands_before(request)
         )
-        term = request.term if granted else self.term
-        self.messages.append(PreVoteReply(self.id, request.sender, term, granted))
+        if granted:
+            reply = PreVoteReply(self.id, request.sender, request.term, True)
+        else:
+            index, term = self._committed()
+            reply = PreVoteReply(self.id, request.sender, self.term, False, index, term)
+        self.messages.append(reply)
 
-    def _finds_complete(self, request: PreVoteRequest | VoteRequest) -> bool:
-        """Whether the candidate's log has all that this node could have helped to commit.
+    def _committed(self) -> tuple[int, int]:
+        """Index and term of the last entry known to be committed."""
+        index = self.log.committed
+        return index, self.log.term(index)
 
-        A voter compares whole logs. Who was removed helped only up to its removal: were its
-        longer log in the way, a removed leader could block those who need its vote because
-        they do not know yet that the removal is committed.
+    def _hear_refusal(self, reply: PreVoteReply | VoteReply) -> None:
+        """Take over what a refusal says is committed, when it is in this log.
+
+        A removed leader whose longer log refuses its vote does not lead any more, and may be
+        the only one to know that its removal is committed: from it the others hear that they
+        do not need it. (That is always safe. Voting for a shorter log never is, for a leader
+        that does not know of the removal counts this node's acknowledgements.)
         """
         log = self.log
-        if (
-            is_voter(self.membership, self.id)
-            or log.snapshot is not None
-            or self._has_change(log.last)
-        ):
-            return log.is_up_to_date(request.last_index, request.last_term)
-        return (request.last_term, request.last_index) >= (log.term(log.applied), log.applied)
+        if reply.commit_index <= log.committed:
+            return
+        if log.has(reply.commit_index, reply.commit_term):
+            log.commit_to(reply.commit_index)
+            if not self._may_stand():
+                self.become_follower(self.term, NOBODY)  # until it knows who votes
 
     def _stands_before(self, request: PreVoteRequest) -> bool:
         """Whether this node has just asked the same with the same right, and a lower id.
@@ -309,11 +318,14 @@ class Raft:
 
     def _answer_vote(self, request: VoteRequest) -> None:
         free = self.vote == request.sender or (self.vote == NOBODY and self.leader == NOBODY)
-        granted = free and self._finds_complete(request)
-        if granted:
+        if free and self.log.is_up_to_date(request.last_index, request.last_term):
             self.vote = request.sender
             self.election_elapsed = 0
-        self.messages_after.append(VoteReply(self.id, request.sender, self.term, granted))
+            reply = VoteReply(self.id, request.sender, self.term, True)
+        else:
+            index, term = self._committed()
+            reply = VoteReply(self.id, request.sender, self.term, False, index, term)
+        self.messages_after.append(reply)
 
     # --- messages ------------------------------------------------------------------------
 
@@ -429,8 +441,10 @@ class Raft:
                 self.become_follower(self.term, message.sender)
                 self._step_follower(message)
             case PreVoteReply():
+                self._hear_refusal(message)
                 self._count_pre_vote(message)
             case VoteReply():
+                self._hear_refusal(message)
                 if self.role is Role.CANDIDATE:
                     self._count_vote(message.sender, message.granted)
             case PreVoteRequest():

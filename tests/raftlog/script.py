@@ -302,6 +302,10 @@ def show(message: Message) -> str:
     """One message in one line."""
     values = msgspec.structs.asdict(message)
     sender, target, term = values.pop("sender"), values.pop("target"), values.pop("term")
+    if "granted" in values:
+        index, its_term = values.pop("commit_index"), values.pop("commit_term")
+        if index:
+            values["knows_committed"] = f"{index}/{its_term}"
     parts = [f"{sender}->{target} {KINDS[type(message)]} term={term}"]
     for name, value in values.items():
         if name == "entries":

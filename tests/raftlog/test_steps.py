@@ -122,17 +122,46 @@ def test_a_change_handed_out_before_a_snapshot_builds_on_the_old_membership() ->
     assert (node.membership, node.applied) == (later, 9)
 
 
-def test_a_removed_node_blocks_nobody_with_entries_from_after_its_removal() -> None:
-    """1 and 2 need its vote as long as they do not know that it is removed."""
+def test_a_removed_node_votes_for_no_shorter_log_but_says_that_it_is_removed() -> None:
+    """1 and 2 need its vote as long as they do not know that it is removed.
+
+    Its acknowledgements count just as long with a leader that does not know it either, so its
+    entries from after its removal may be committed.
+    """
     storage = MemoryStorage(Membership(voters=(1, 2)))
     storage.append([Entry(index, 1, 0, b"x") for index in range(1, 6)])
     storage.set_hard_state(HardState(1, 0, 3))
     node = RawNode(Config(id=3, applied=3), storage)
-    node.step(VoteRequest(1, 3, 2, 2, 1))  # lacks what is committed
-    node.step(VoteRequest(1, 3, 3, 3, 1))
-    assert [m for m in carry_out(node, storage) if isinstance(m, VoteReply)] == [
-        VoteReply(3, 1, 3, True)
+    node.step(PreVoteRequest(1, 3, 2, 4, 1))
+    node.step(VoteRequest(1, 3, 3, 4, 1))
+    assert [m for m in carry_out(node, storage) if isinstance(m, (PreVoteReply, VoteReply))] == [
+        PreVoteReply(3, 1, 1, False, 3, 1),
+        VoteReply(3, 1, 3, False, 3, 1),
     ]
+
+
+def test_a_commit_that_a_refusal_tells_of_counts_only_when_its_entry_is_here() -> None:
+    node, storage = follower(1, 2, 2, term=4)
+    node.campaign()
+    carry_out(node, storage)
+    node.step(PreVoteReply(1, 3, 4, False, 3, 3))  # another entry
+    node.step(PreVoteReply(1, 3, 4, False, 9, 3))  # a longer log
+    assert (node.role, node.commit) == (Role.PRE_CANDIDATE, 0)
+    node.step(PreVoteReply(1, 3, 4, False, 2, 2))
+    assert (node.role, node.commit) == (Role.PRE_CANDIDATE, 2)
+
+
+def test_who_hears_in_a_refusal_of_a_committed_change_does_not_stand_before_it_is_applied() -> None:
+    node, storage = follower(term=1)
+    change = encode_change(Change((Step(StepKind.REMOVE, 1),)))
+    node.step(AppendRequest(1, 3, 1, 0, 0, 0, (Entry(1, 1, 1, change), Entry(2, 1, 0, b"x"))))
+    carry_out(node, storage)
+    node.campaign()
+    carry_out(node, storage)
+    node.step(PreVoteReply(1, 3, 1, False, 1, 1))
+    assert (node.role, node.commit, node.leader) == (Role.FOLLOWER, 1, 0)
+    node.campaign()
+    assert node.role is Role.FOLLOWER
 
 
 def test_an_answer_to_an_older_pre_vote_counts_for_nothing() -> None:
