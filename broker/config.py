@@ -85,6 +85,7 @@ class Config:
     entry_commands_max: int = 10_000
     store_bytes_max: int = 64 << 30  #: of the data file; the node stops when it is full
     cache_bytes_max: int = 64 << 20  #: recent entries of all shards kept in memory
+    snapshot_bytes_per_s: int = 64 << 20  #: received of all snapshots together; then they wait
 
     def __post_init__(self) -> None:
         self._check_numbers()

@@ -71,7 +71,7 @@ def _open_shard(
         number,
         raft,
         new_machine(config, number),
-        storage.entry,
+        storage,
         entry_bytes_max=config.entry_bytes_max,
         entry_commands_max=config.entry_commands_max,
     )

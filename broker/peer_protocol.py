@@ -6,6 +6,9 @@ Frames from one node to another are numbered without gaps. A receiver that misse
 knows that records were lost, asks its own clients to repeat what may have been answered by
 the lost frame, and says `Lost` so that the sender's clients repeat what was asked in it.
 Nothing is ever queued for a peer that cannot be reached.
+
+Parts of snapshots (`Bodies`, `State`) travel in frames of their own, of number 0, over links of
+their own: nothing else waits behind them, and a lost one is asked for again.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 import msgspec
+
+from raftlog.messages import Membership
 
 VERSION = 1
 _VERSION_BYTE = bytes([VERSION])
@@ -111,8 +116,68 @@ class Told(Record, frozen=True, tag=11):
     value: Any
 
 
+class PullBodies(Record, frozen=True, tag=12):
+    """Send the bodies of messages with ids above `after` that came up to the entry at `index`."""
+
+    group: int
+    incarnation: int
+    index: int
+    after: int
+
+
+class Bodies(Record, frozen=True, tag=13):
+    """The answer: of those with ids up to `to`, all that are alive. `index`, `after` as asked."""
+
+    group: int
+    incarnation: int
+    index: int
+    after: int
+    to: int
+    bodies: list[tuple[int, bytes]]  #: (message id, its encoded `Enqueue`), ids ascending
+
+
+class PullState(Record, frozen=True, tag=14):
+    """Send a chunk of your checkpoint at `index`."""
+
+    group: int
+    incarnation: int
+    index: int
+    number: int
+
+
+class State(Record, frozen=True, tag=15):
+    """The answer: chunk `number` of the checkpoint at `index`.
+
+    When `index` is not the one that was asked for, the sender has this one now; without any
+    it is 0. `data` is empty then, and where `number` lies behind the last chunk.
+    """
+
+    group: int
+    incarnation: int
+    index: int
+    term: int
+    membership: Membership
+    chunks: int
+    number: int
+    data: bytes
+
+
 AnyRecord: TypeAlias = (
-    RaftRecord | Forward | Done | Value | No | Again | Relay | Leads | Lost | Ask | Told
+    RaftRecord
+    | Forward
+    | Done
+    | Value
+    | No
+    | Again
+    | Relay
+    | Leads
+    | Lost
+    | Ask
+    | Told
+    | PullBodies
+    | Bodies
+    | PullState
+    | State
 )
 
 
@@ -120,7 +185,7 @@ class PeerFrame(msgspec.Struct, frozen=True, array_like=True):
     cluster: bytes
     sender: str
     boot: int
-    number: int
+    number: int  #: 0: a part of a snapshot, which is not counted
     topology: int  #: the sender's applied index of shard 0
     address: str  #: host:port where the sender serves clients
     records: list[AnyRecord]

@@ -20,10 +20,11 @@ from broker.batch import Batch, encode_batch, index_of, offset_of
 from broker.machines.commands import AnyCommand, Enqueue, decode
 from broker.machines.effects import Effect
 from broker.machines.machine import Machine
-from raftlog.errors import ProposalDropped
+from raftlog.errors import Compacted, ProposalDropped
 from raftlog.messages import Entry, EntryKind
 from raftlog.node import RawNode
 from raftlog.ready import Role
+from raftlog.storage import GroupStorage
 
 BATCHES_KEPT = 16
 """Entries whose offset tables stay open for the bodies of their messages."""
@@ -94,20 +95,20 @@ class Shard:
         number: int,
         raft: RawNode,
         machine: Machine,
-        read_entry: Callable[[int], Entry],
+        storage: GroupStorage,
         *,
         entry_bytes_max: int,
         entry_commands_max: int,
     ) -> None:
-        """`read_entry(index)` reads a log entry, wherever it is."""
         self.number = number
         self.raft = raft
         self.machine = machine
+        self.storage = storage
         self.inbox = Inbox()
         self.applied = raft.applied
         self.serving_term = 0  #: the own term whose no-op is applied; 0: not in service
         self.full = False  #: Raft took no more; try again when something was applied
-        self._read_entry = read_entry
+        self.receiving = False  #: a snapshot is on its way to here
         self._entry_bytes_max = entry_bytes_max
         self._entry_commands_max = entry_commands_max
         self._batches: OrderedDict[int, Batch] = OrderedDict()
@@ -166,14 +167,24 @@ class Shard:
         return Applied(entry.index, commands, effects, self.in_service)
 
     def message(self, id: int) -> Enqueue:
-        """The command that carried a message, read from the log."""
+        """The command that carried a message, which must be alive."""
+        data = self.encoded(id)
+        assert data is not None, (self.number, id)
+        command = decode(data)
+        assert isinstance(command, Enqueue), (self.number, id)
+        return command
+
+    def encoded(self, id: int) -> bytes | memoryview | None:
+        """The bytes of that command, from its entry or by themselves; None when they are gone."""
         index = index_of(id)
         batch = self._batches.get(index)
         if batch is None:
-            batch = self._keep(index, Batch(self._read_entry(index).data))
-        command = decode(batch.command(offset_of(id)))
-        assert isinstance(command, Enqueue), (self.number, id)
-        return command
+            try:
+                entry = self.storage.entry(index)
+            except Compacted:
+                return self.storage.body(id)
+            batch = self._keep(index, Batch(entry.data))
+        return batch.command(offset_of(id))
 
     def _keep(self, index: int, batch: Batch) -> Batch:
         batches = self._batches

@@ -23,7 +23,8 @@ class Config:
     election_tick: int = 10
     #: A leader sends heartbeats every so many ticks.
     heartbeat_tick: int = 2
-    #: A follower in snapshot state of whom nobody reports anything is probed again.
+    #: A follower in snapshot state of whom nobody reports anything, not even progress, is
+    #: probed again after so many ticks.
     snapshot_tick: int = 600
 
     # --- elections -----------------------------------------------------------------------

@@ -353,6 +353,14 @@ class Leader:
         if progress is not None and progress.state is ProgressState.REPLICATE:
             progress.become_probe()
 
+    def snapshot_progress(self, member: int) -> bool:
+        """A snapshot's way goes on; False when none is on its way to this member."""
+        progress = self.progress.get(member)
+        if progress is None or progress.state is not ProgressState.SNAPSHOT:
+            return False
+        progress.snapshot_ticks = 0
+        return True
+
     def snapshot_reported(self, member: int, ok: bool) -> None:
         """A snapshot's way has ended; if well, the member's own reply says it best."""
         progress = self.progress.get(member)

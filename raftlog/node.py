@@ -19,7 +19,7 @@ from raftlog.errors import (
 )
 from raftlog.leader import Leader
 from raftlog.membership import Change
-from raftlog.messages import NOBODY, Entry, HardState, Membership, Message
+from raftlog.messages import NOBODY, Entry, HardState, Membership, Message, Snapshot
 from raftlog.progress import Progress
 from raftlog.raft import Raft
 from raftlog.ready import ProgressStatus, ReadState, Ready, Role, SoftState, Status
@@ -195,6 +195,22 @@ class RawNode:
         """Messages to this member were dropped."""
         if self._raft.leading is not None:
             self._raft.leading.unreachable(member)
+
+    def lacks(self, snapshot: Snapshot) -> bool:
+        """Whether stepping a leader's snapshot would replace the log by it.
+
+        If so, the driver steps it when all that it stands for is on the disk, and not before;
+        if not, at once: the leader then hears that this node needs none.
+        """
+        return self._raft.lacks(snapshot)
+
+    def snapshot_progress(self, member: int) -> bool:
+        """A part of the snapshot was sent to this member: it is not probed meanwhile.
+
+        False when this node has sent it none, leads no more, or has given it up.
+        """
+        leading = self._raft.leading
+        return leading is not None and leading.snapshot_progress(member)
 
     def report_snapshot(self, member: int, ok: bool) -> None:
         """The snapshot sent to this member has arrived there, or has failed to."""

@@ -504,14 +504,18 @@ class Raft:
 
     def _restore(self, request: SnapshotRequest) -> None:
         snapshot, log = request.snapshot, self.log
-        if not self.membership.voters and log.snapshot is None:
+        if self.lacks(snapshot):
             log.restore(snapshot)
         elif snapshot.index > log.committed:
-            if log.has(snapshot.index, snapshot.term):
-                log.commit_to(snapshot.index)  # all of it is here, and perhaps more
-            else:
-                log.restore(snapshot)
+            log.commit_to(snapshot.index)  # all of it is here, and perhaps more
         self._acknowledge(request.sender, log.committed)
+
+    def lacks(self, snapshot: Snapshot) -> bool:
+        """Whether a leader's snapshot would take the place of this log."""
+        log = self.log
+        if not self.membership.voters and log.snapshot is None:
+            return True
+        return snapshot.index > log.committed and not log.has(snapshot.index, snapshot.term)
 
     def snapshot_applied(self, snapshot: Snapshot) -> None:
         """A leader's snapshot is durable and in force, its membership like any other change.
