@@ -55,7 +55,7 @@ test: $(STAMP)
 	timeout --foreground --kill-after=30s $(TEST_LIMIT) $(BIN)/python -m pytest -q -m "not containers" --durations=15 tests
 
 sim: $(STAMP)
-	$(BIN)/python -m tests.simulation $(SEEDS)
+	$(BIN)/python -m tests.simulation run $(SEEDS) $(if $(HOURS),--hours $(HOURS))
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench

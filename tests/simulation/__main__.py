@@ -1,7 +1,11 @@
-"""Many seeds one after the other: `python -m tests.simulation 1-500 [--chaos-s 20]`.
+"""The simulation's command line.
 
-Prints each seed that fails with the command that replays it, and at the end what was simulated
-and how fast. The exit code is 1 when a seed failed.
+    python -m tests.simulation run 1-500 [--hours 2]   seed after seed; ends with what was simulated
+    python -m tests.simulation replay 42               one seed again, with all of its trace
+    python -m tests.simulation replay bug.json         the same of a scenario in a file
+    python -m tests.simulation shrink 42 -o bug.json   fewer faults that still show the bug
+
+`--level cluster` is the whole cluster with its clients, `--level raft` one Raft group.
 """
 
 from __future__ import annotations
@@ -9,39 +13,129 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 
-from tests.simulation.scenario import Scenario
+from tests.simulation.levels import LEVELS
+from tests.simulation.schedule import Fault, Script, load
+from tests.simulation.shrink import shrink
+from tests.simulation.violation import Violation
 
 
 def main() -> int:
-    """Run the seeds; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
-    parser.add_argument("seeds", help="a seed, or a range as in 1-500")
-    parser.add_argument("--chaos-s", type=float, default=20.0, help="simulated seconds of faults")
-    arguments = parser.parse_args()
-    first, _, last = arguments.seeds.partition("-")
-    seeds = range(int(first), int(last or first) + 1)
-    failed, simulated_ms, faults, confirmed = [], 0.0, 0, 0
-    start = time.perf_counter()
-    for seed in seeds:
-        scenario = Scenario(seed)
-        try:
-            outcome = scenario.run(arguments.chaos_s * 1000)
-        except Exception as error:  # noqa: BLE001  every kind of failure is a finding
-            failed.append(seed)
-            print(f"seed {seed}: {type(error).__name__}: {error}", flush=True)
-            print(f"  replay: python -m tests.simulation.scenario {seed}", flush=True)
-        else:
-            confirmed += outcome.confirmed
-        simulated_ms += scenario.world.now
-        faults += scenario.faults
-    seconds = time.perf_counter() - start
-    print(
-        f"{len(seeds)} seeds, {simulated_ms / 3_600_000:.2f} simulated hours, {faults} faults, "
-        f"{confirmed} confirmed messages, {len(failed)} failed; "
-        f"{simulated_ms / 1000 / seconds:.0f} simulated seconds per second"
+    """Do what is asked; the exit code is 1 when a bug was seen."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.simulation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    commands = parser.add_subparsers(required=True)
+    for name, act, what in (
+        ("run", _run, "seeds, as in 1-500,777"),
+        ("replay", _replay, "a seed, or the file of a scenario"),
+        ("shrink", _shrink, "a seed, or the file of a scenario"),
+    ):
+        command = commands.add_parser(name)
+        command.set_defaults(act=act)
+        command.add_argument("what", help=what)
+        command.add_argument("--level", choices=sorted(LEVELS), default="cluster")
+        command.add_argument("--chaos-s", type=float, help="simulated seconds of faults a seed")
+        if name == "run":
+            command.add_argument("--hours", type=float, help="stop after so many simulated hours")
+        if name == "shrink":
+            command.add_argument("-o", "--out", type=Path, help="where the scenario is written")
+    arguments = parser.parse_args()
+    code: int = arguments.act(arguments)
+    return code
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    level = LEVELS[arguments.level]
+    chaos_ms = arguments.chaos_s * 1000 if arguments.chaos_s else level.chaos_ms
+    limit_ms = arguments.hours * 3_600_000 if arguments.hours else float("inf")
+    failed, seeds, simulated_ms, confirmed = 0, 0, 0.0, 0
+    faults: Counter[str] = Counter()
+    start, start_cpu = time.perf_counter(), time.process_time()
+    for seed in _seeds(arguments.what):
+        if simulated_ms >= limit_ms:
+            break
+        seeds += 1
+        try:
+            outcome = level.run(seed, chaos_ms)
+        except Violation as violation:
+            failed += 1
+            print(f"seed {seed}: {violation}", flush=True)
+            print(
+                f"  replay: python -m tests.simulation replay {seed} --level {arguments.level}"
+                f" --chaos-s {chaos_ms / 1000:g}",
+                flush=True,
+            )
+        else:
+            simulated_ms += outcome.simulated_ms
+            confirmed += outcome.confirmed
+            faults.update(outcome.faults)
+    wall, cpu = time.perf_counter() - start, time.process_time() - start_cpu
+    print(
+        f"{arguments.level}: {seeds} seeds, {simulated_ms / 3_600_000:.2f} simulated hours, "
+        f"{confirmed} confirmed, {faults.total()} faults, {failed} failed; "
+        f"{simulated_ms / 1000 / wall:.0f} simulated seconds per second, "
+        f"{simulated_ms / 1000 / cpu:.0f} per second of CPU"
+    )
+    for kind, count in sorted(faults.items()):
+        print(f"  {kind:20} {count:7}")
     return 1 if failed else 0
+
+
+def _seeds(text: str) -> Iterator[int]:
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        yield from range(int(first), int(last or first) + 1)
+
+
+def _script(arguments: argparse.Namespace) -> Script:
+    """What is to be replayed, with its faults written out."""
+    path = Path(arguments.what)
+    if not arguments.what.isdecimal():
+        return load(path)
+    level = LEVELS[arguments.level]
+    chaos_ms = arguments.chaos_s * 1000 if arguments.chaos_s else level.chaos_ms
+    seed = int(arguments.what)
+    return Script(arguments.level, seed, chaos_ms, level.draw(seed, chaos_ms))
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    script = _script(arguments)
+    try:
+        outcome = LEVELS[script.level].run(script.seed, script.chaos_ms, script.faults, print)
+    except Violation as violation:
+        print(violation)
+        return 1
+    print(outcome)
+    return 0
+
+
+def _shrink(arguments: argparse.Namespace) -> int:
+    script = _script(arguments)
+    level = LEVELS[script.level]
+
+    def fails(faults: list[Fault]) -> bool:
+        try:
+            level.run(script.seed, script.chaos_ms, faults)
+        except Violation as violation:
+            print(f"{len(faults):4} faults: {violation}", file=sys.stderr, flush=True)
+            return True
+        return False
+
+    if not fails(script.faults):
+        print(f"seed {script.seed} of level {script.level} shows no bug")
+        return 0
+    smallest = script._replace(faults=shrink(script.faults, fails))
+    path = arguments.out or Path(f"{script.level}-{script.seed}.json")
+    smallest.save(path)
+    print(path.read_text(), end="")
+    print(f"replay: python -m tests.simulation replay {path}")
+    return 1
 
 
 if __name__ == "__main__":

@@ -13,10 +13,7 @@ from hashlib import blake2b
 from raftlog.ready import Role
 from tests.simulation.client import History
 from tests.simulation.node import SimNode
-
-
-class Violation(AssertionError):
-    """An invariant does not hold."""
+from tests.simulation.violation import Violation
 
 
 @dataclass
@@ -46,18 +43,20 @@ class Checker:
                     known = self.leaders.setdefault((number, raft.term), node.name)
                     if known != node.name:
                         raise Violation(
+                            "one leader per term",
                             f"shard {number} has two leaders in term {raft.term}: "
-                            f"{known} and {node.name}"
+                            f"{known} and {node.name}",
                         )
                 self._committed(node, number, shard.applied)
                 self._same_machine(node.name, number, shard.applied, shard.machine.state_hash)
         if self.history.faults:
-            raise Violation(self.history.faults[0])
+            raise Violation(*self.history.faults[0])
 
     def _never_back(self, node: str, number: int, term: int) -> None:
         """Of what is on disk: nobody has heard of a term that a crash came before."""
         if term < self.terms.get((node, number), 0):
-            raise Violation(f"the term of {node} in shard {number} went back to {term}")
+            text = f"the term of {node} in shard {number} went back to {term}"
+            raise Violation("terms never go back", text)
         self.terms[node, number] = term
 
     def _committed(self, node: SimNode, number: int, applied: int) -> None:
@@ -68,7 +67,8 @@ class Checker:
             entry = storage.entry(index)
             mark = (entry.term, blake2b(entry.data, digest_size=8).digest())
             if self.entries.setdefault((number, index), mark) != mark:
-                raise Violation(f"entry {index} of shard {number} differs on {node.name}")
+                text = f"entry {index} of shard {number} differs on {node.name}"
+                raise Violation("one history of commits", text)
         self.checked[key] = max(applied, self.checked.get(key, 0))
 
     def _same_machine(self, node: str, number: int, applied: int, state_hash: object) -> None:
@@ -76,23 +76,28 @@ class Checker:
             return
         mark = state_hash()
         if self.hashes.setdefault((number, applied), mark) != mark:
-            raise Violation(f"the machine of shard {number} at {applied} differs on {node}")
+            text = f"the machine of shard {number} at {applied} differs on {node}"
+            raise Violation("equal machines at equal indexes", text)
 
     def finish(self, queues: list[str]) -> None:
         """After everything was drained."""
         history = self.history
         lost = [p for p in history.confirmed if p not in history.delivered]
         if lost:
-            raise Violation(f"{len(lost)} confirmed messages were lost, {lost[0]!r} among them")
+            text = f"{len(lost)} confirmed messages were lost, {lost[0]!r} among them"
+            raise Violation("conservation", text)
         for payload, deliveries in history.delivered.items():
             ids = {id for id, _ in deliveries}
             if len(ids) > 1:
-                raise Violation(f"{payload!r} was enqueued {len(ids)} times")
+                text = f"{payload!r} was enqueued {len(ids)} times"
+                raise Violation("a retry enqueues once", text)
             counts = [count for _, count in deliveries]
             if len(set(counts)) != len(counts):
-                raise Violation(f"{payload!r} was delivered twice with one count: {counts}")
+                text = f"{payload!r} was delivered twice with one count: {counts}"
+                raise Violation("one live session per checkout", text)
         for node in self.nodes.values():
             assert node.engine is not None
             for status in node.engine.status().queues:
                 if status.name in queues and status.ready:
-                    raise Violation(f"{status.ready} messages are left in {status.name}")
+                    text = f"{status.ready} messages are left in {status.name}"
+                    raise Violation("all is drained", text)

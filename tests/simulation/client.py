@@ -22,8 +22,9 @@ from broker.protocol import (
     decode_answers,
     encode_operations,
 )
+from tests.simulation.network import Network
 from tests.simulation.node import SimNode
-from tests.simulation.world import Network, World
+from tests.simulation.world import World
 
 STEP_MS = 10.0
 HELLO_TIMEOUT_MS = 1500.0
@@ -39,7 +40,8 @@ class History:
     delivered: dict[bytes, list[tuple[int, int]]] = field(default_factory=dict)
     """payload -> (message id, count) of each delivery into an application's hands."""
     acked: set[bytes] = field(default_factory=set)  #: the broker confirmed the settlement
-    faults: list[str] = field(default_factory=list)
+    faults: list[tuple[str, str]] = field(default_factory=list)
+    """(checker, what is wrong), found by the clients themselves."""
 
 
 class SimClient:
@@ -54,19 +56,20 @@ class SimClient:
         history: History,
         *,
         queues: list[str],
-        publishes: bool,
+        publish_share: float,
         consumes: bool,
         prefetch: int = 5,
     ) -> None:
         self.name = name
         self.history = history
-        self.publishing = publishes
+        self.publish_share = publish_share
         self.consuming = consumes
         self.stopped = False
         self.hold_ms = 200.0
         self.sessions = 0
         self.core = SessionCore(token=b"")
         self._world, self._network, self._nodes = world, network, nodes
+        self._chance = world.chance(name)
         self._queues, self._prefetch = queues, prefetch
         self._count = 0
         self._links = 0
@@ -85,7 +88,7 @@ class SimClient:
 
     def _open_session(self) -> None:
         self.sessions += 1
-        self.core = SessionCore(token=self._world.random.randbytes(16), grace_ms=5000)
+        self.core = SessionCore(token=self._chance.randbytes(16), grace_ms=5000)
         self._hold, self._consumers, self._declared = [], [], []
         self._node = None
         for queue in self._queues:
@@ -105,6 +108,11 @@ class SimClient:
         self._identity = b""
         self._open_session()
 
+    def unplug(self) -> None:
+        """Its link breaks."""
+        self._world.note(f"{self.name} loses its link")
+        self.cut(self._identity)
+
     def _step(self) -> None:
         if self.stopped:
             return
@@ -117,9 +125,9 @@ class SimClient:
         self._world.after(STEP_MS, self._step)
 
     def _work(self) -> None:
-        world, random = self._world, self._world.random
+        world, random = self._world, self._chance
         declared = all(call.done for call in self._declared)
-        if self.publishing and declared and random.random() < 0.3 and self.core.unanswered < 50:
+        if declared and self.core.unanswered < 50 and random.random() < self.publish_share:
             for _ in range(random.randrange(1, 4)):
                 self._publish(random.choice(self._queues))
         if self._hold:
@@ -173,7 +181,7 @@ class SimClient:
         self._heard_ms = self._world.now
         answers: list[AnyAnswer] = decode_answers(frame)
         self.core.receive(answers)
-        random = self._world.random
+        random = self._chance
         while self.core.events:
             event = self.core.events.popleft()
             if isinstance(event, Delivery):
@@ -186,9 +194,10 @@ class SimClient:
         message = delivery.message
         history.delivered.setdefault(payload, []).append((message.id, message.count))
         if payload in history.acked:
-            history.faults.append(f"{payload!r} was delivered after its ack was confirmed")
+            text = f"{payload!r} was delivered after its ack was confirmed"
+            history.faults.append(("nothing comes after its settlement", text))
         if payload not in history.published:
-            history.faults.append(f"{payload!r} was never published")
+            history.faults.append(("nothing unexpected", f"{payload!r} was never published"))
 
     def _keep_link(self) -> None:
         now, core, node = self._world.now, self.core, self._node
@@ -205,7 +214,7 @@ class SimClient:
         core.link_lost()
         self._links += 1
         self._identity = f"{self.name}-{self._links}".encode()
-        choice = self._world.random.choice(sorted(self._nodes))
+        choice = self._chance.choice(sorted(self._nodes))
         self._node = self._nodes[choice]
         self._heard_ms = self._connected_ms = now
         if self._node.connect(self, self._identity):

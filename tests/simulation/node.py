@@ -12,10 +12,13 @@ from typing import Protocol
 from broker.config import Config
 from broker.engine import Engine
 from broker.groups import voters
+from raftlog.memory_store import MemoryStore
 from raftlog.write import GroupWrite
-from tests.simulation.world import Disk, Network, World
+from tests.simulation.network import Network
+from tests.simulation.world import World
 
 EPOCH_MS = 1_700_000_000_000
+WRITE_MS = (0.2, 1.0)
 
 
 class ClientEnd(Protocol):
@@ -44,14 +47,16 @@ class SimNode:
         self.engine: Engine | None = None
         self.boots = 0
         self.paused = False
-        self.disk_ms = (0.2, 1.0)
         self.clients: dict[bytes, ClientEnd] = {}
-        self.on_frame: Callable[[str, bytes], None] = lambda target, frame: None
         self.clock_skew_ms = 0
         self._world, self._network, self._nodes = world, network, nodes
-        self.disk = Disk(voters(config))
+        self._chance = world.chance(self.name)
+        self._write_ms, self._slow_until, self._stalled_until = WRITE_MS, 0.0, 0.0
+        self.disk = MemoryStore(voters(config))
         self._inbox: list[Callable[[Engine], None]] = []
         self._busy = False
+        self._writing: list[GroupWrite] = []  #: on their way to the disk
+        self._tick_waits = False
 
     # --- life -----------------------------------------------------------------------------
 
@@ -65,21 +70,36 @@ class SimNode:
             boot=self.boots,
             now_ms=int(self._world.now),
             storages=self.disk.storages,
-            random=self._world.random,
+            random=self._chance,
             log=lambda text: self._world.note(f"{self.name}: {text}"),
         )
-        self._inbox, self._busy, self.paused = [], False, False
+        self._inbox, self._busy, self._tick_waits, self.paused = [], False, False, False
         self._tick(self.boots)
 
     def crash(self) -> None:
         """The process dies at once. Its peers and clients see their links reset."""
         self._world.note(f"{self.name} crashes")
         self.engine = None
-        links, self.clients = self.clients, {}
+        if self._writing and self._chance.random() < 0.5:
+            self.disk.write(self._writing)  # the disk was done just before
+        self._writing = []
+        self.clients = {}
         for node in self._nodes.values():
             if node is not self:
                 node.take(lambda engine, name=self.name: engine.peer_reset(name))  # type: ignore[misc]
-        del links
+
+    def crash_for(self, down_ms: float) -> bool:
+        """Crash, and start again after a while; False when it is down already."""
+        if self.engine is None:
+            return False
+        self.crash()
+        self._world.after(down_ms, self.restart)
+        return True
+
+    def restart(self) -> None:
+        """Start, unless that has happened."""
+        if self.engine is None:
+            self.start()
 
     def pause(self) -> None:
         """SIGSTOP: nothing moves; what comes in waits."""
@@ -93,15 +113,41 @@ class SimNode:
             self.paused = False
             self._begin()
 
+    # --- the shell around it --------------------------------------------------------------
+
+    def slow_disk(self, write_ms: float, for_ms: float) -> None:
+        """For a while each write takes from a tenth of this to all of it."""
+        self._write_ms, self._slow_until = (write_ms / 10, write_ms), self._world.now + for_ms
+
+    def stall_disk(self, for_ms: float) -> None:
+        """A write that begins now ends after this."""
+        self._stalled_until = self._world.now + for_ms
+
+    def mend(self) -> None:
+        """Everything about it is well again."""
+        self._slow_until = self._stalled_until = 0.0
+        self.resume()
+        self.restart()
+
+    def _disk_delay(self) -> float:
+        now = self._world.now
+        low, high = self._write_ms if now < self._slow_until else WRITE_MS
+        return max(low + (high - low) * self._chance.random(), self._stalled_until - now)
+
     def _unix_ms(self) -> int:
         return EPOCH_MS + int(self._world.now) + self.clock_skew_ms
 
     def _tick(self, boot: int) -> None:
         if self.engine is None or self.boots != boot:
             return
-        if not self.paused:
-            self.take(lambda engine: engine.tick(int(self._world.now)))
+        if not self.paused and not self._tick_waits:
+            self._tick_waits = True  # a loop that was held up makes one tick of all it missed
+            self.take(self._tick_engine)
         self._world.after(self.config.tick_ms, lambda: self._tick(boot))
+
+    def _tick_engine(self, engine: Engine) -> None:
+        self._tick_waits = False
+        engine.tick(int(self._world.now))
 
     # --- frames ---------------------------------------------------------------------------
 
@@ -132,29 +178,24 @@ class SimNode:
             return
         writes = engine.begin(self._unix_ms())
         self._send(engine)
-        self._busy = True
+        self._busy, self._writing = True, writes
         boot = self.boots
-        delay = self._world.random.uniform(*self.disk_ms) if writes else 0.0
-        self._world.after(delay, lambda: self._end(boot, writes))
+        self._world.after(self._disk_delay() if writes else 0.0, lambda: self._end(boot, writes))
 
     def _end(self, boot: int, writes: list[GroupWrite]) -> None:
         if self.boots != boot or self.engine is None:
-            # Crashed meanwhile. The disk may have been done just before.
-            if self.boots == boot and writes and self._world.random.random() < 0.5:
-                self.disk.write(writes)
-            return
+            return  # crashed meanwhile
         if self.paused:
             self._world.after(1.0, lambda: self._end(boot, writes))
             return
         self.disk.write(writes)
+        self._busy, self._writing = False, []
         self.engine.end()
-        self._busy = False
         self._send(self.engine)
         self._begin()
 
     def _send(self, engine: Engine) -> None:
         for target, frame in engine.peer_frames():
-            self.on_frame(target, frame)
             node = self._nodes[target]
 
             def deliver(node: SimNode = node, frame: bytes = frame) -> None:

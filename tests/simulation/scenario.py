@@ -1,20 +1,31 @@
-"""A scenario: a cluster, clients, a swarm of faults from one seed, then peace and the reckoning.
+"""A cluster, its clients and the faults of one seed; then peace, and the reckoning.
 
-python -m tests.simulation.scenario SEED      runs one seed and prints its trace
+    start -> traffic -> faults as scheduled -> peace: all works, nothing new -> drained?
+
+`run(seed)` is the way in for tests.
 """
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
-from broker.config import Config, Peer
-from tests.simulation.checks import Checker, Violation
+from tests.simulation.checks import Checker
 from tests.simulation.client import History, SimClient
+from tests.simulation.faults import CLUSTER
+from tests.simulation.network import Network
 from tests.simulation.node import SimNode
-from tests.simulation.world import Faults, Network, World
+from tests.simulation.schedule import Fault, Place
+from tests.simulation.setting import draw_setting
+from tests.simulation.violation import Violation, noticed
+from tests.simulation.world import World
 
 QUEUES = ["alpha", "beta", "gamma"]
+PUBLISHERS, CONSUMERS, BOTH = ("p1", "p2"), ("c1", "c2"), ("b1",)
+CHAOS_MS = 20_000.0
+WARM_UP_MS = 3_000.0
+DRAIN_MS = 60_000.0
 
 
 @dataclass(frozen=True)
@@ -27,70 +38,113 @@ class Outcome:
     published: int
     confirmed: int
     delivered: int
-    faults: int
+    faults: dict[str, int] = field(default_factory=dict)  #: by kind, those that did something
+
+
+def run(
+    seed: int,
+    chaos_ms: float = CHAOS_MS,
+    faults: list[Fault] | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Outcome:
+    """Run one seed. Raise `Violation`, whatever it was that showed the bug."""
+    return Scenario(seed, chaos_ms, faults, tell).run()
+
+
+def draw(seed: int, chaos_ms: float) -> list[Fault]:
+    """The faults of a seed."""
+    return Scenario(seed, chaos_ms).faults
 
 
 class Scenario:
-    """Three nodes, five clients, one seed."""
+    """One seed's cluster. `faults` in place of those that the seed draws."""
 
-    def __init__(self, seed: int, *, nodes: int = 3, shards: int = 3) -> None:
-        self.world = World(seed)
+    def __init__(
+        self,
+        seed: int,
+        chaos_ms: float = CHAOS_MS,
+        faults: list[Fault] | None = None,
+        tell: Callable[[str], None] | None = None,
+    ) -> None:
+        self.world = World(seed, tell)
         self.network = Network(self.world)
-        peers = tuple(Peer(f"n{i}", "sim", i) for i in range(1, nodes + 1))
+        self.setting = draw_setting(seed)
         self.nodes: dict[str, SimNode] = {}
-        for peer in peers:
-            config = Config(
-                node_id=peer.id,
-                cluster_nodes=peers,
-                peer_port=peer.peer_port,
-                shards=shards,
-                grace_ms=5000,
-            )
-            self.nodes[peer.id] = SimNode(self.world, self.network, config, self.nodes)
+        for config in self.setting.configs():
+            self.nodes[config.node_id] = SimNode(self.world, self.network, config, self.nodes)
+        self.clients: dict[str, SimClient] = {}
         self.history = History()
         self.checker = Checker(self.nodes, self.history)
-        self.faults = 0
+        self.counts: Counter[str] = Counter()  #: faults that did something, by kind
+        self.chaos_ms = chaos_ms
+        self.peace = False
+        self.faults = self._draw(seed) if faults is None else faults
 
-    def run(self, chaos_ms: float = 20_000) -> Outcome:
+    def _draw(self, seed: int) -> list[Fault]:
+        place = Place(list(self.nodes), [*PUBLISHERS, *CONSUMERS, *BOTH], self.setting.shards)
+        return CLUSTER.draw(seed, place, WARM_UP_MS, WARM_UP_MS + self.chaos_ms)
+
+    def run(self) -> Outcome:
         """Chaos, then peace until everything is drained. `Violation` when it is not."""
+        try:
+            self._live()
+        except Violation:
+            raise
+        except Exception as error:
+            raise noticed(error) from error
+        return self.outcome()
+
+    def outcome(self) -> Outcome:
+        """What it was like up to now."""
+        history = self.history
+        return Outcome(
+            self.world.seed,
+            self.world.now,
+            self.world.events,
+            len(history.published),
+            len(history.confirmed),
+            len(history.delivered),
+            dict(sorted(self.counts.items())),
+        )
+
+    def while_chaos(self, act: Callable[..., object], *arguments: object) -> None:
+        """Do a later part of a fault, unless there is peace by now."""
+        if not self.peace:
+            act(*arguments)
+
+    # --- the course of it -----------------------------------------------------------------
+
+    def _live(self) -> None:
         world = self.world
         for node in self.nodes.values():
             node.start()
         self._until(2000)
-        clients = [self._client(f"p{i}", publishes=True) for i in range(2)]
-        clients += [self._client(f"c{i}", consumes=True) for i in range(2)]
-        clients.append(self._client("pc", publishes=True, consumes=True))
-        self._until(world.now + 1000)
-        end = world.now + chaos_ms
-        while world.now < end:
-            self._break_something(clients)
-            self._until(min(end, world.now + world.random.uniform(200, 3000)))
-        self._make_peace(clients)
-        self._await_drained(clients)
-        for client in clients:
+        for name in PUBLISHERS:
+            self._add_client(name, publishes=True)
+        for name in CONSUMERS:
+            self._add_client(name, consumes=True)
+        for name in BOTH:
+            self._add_client(name, publishes=True, consumes=True)
+        for fault in self.faults:
+            world.at(fault.at_ms, lambda fault=fault: self._strike(fault))
+        self._until(WARM_UP_MS + self.chaos_ms)
+        self._make_peace()
+        self._await_drained()
+        for client in self.clients.values():
             client.stopped = True
         self.checker.finish(QUEUES)
-        return Outcome(
-            world.seed,
-            world.now,
-            world.events,
-            len(self.history.published),
-            len(self.history.confirmed),
-            len(self.history.delivered),
-            self.faults,
-        )
 
-    def _client(self, name: str, *, publishes: bool = False, consumes: bool = False) -> SimClient:
-        return SimClient(
+    def _add_client(self, name: str, *, publishes: bool = False, consumes: bool = False) -> None:
+        self.clients[name] = SimClient(
             name,
             self.world,
             self.network,
             self.nodes,
             self.history,
             queues=QUEUES,
-            publishes=publishes,
+            publish_share=self.setting.publish_share if publishes else 0.0,
             consumes=consumes,
-            prefetch=self.world.random.choice([1, 3, 10]),
+            prefetch=self.world.chance(f"prefetch/{name}").choice([1, 3, 10]),
         )
 
     def _until(self, time_ms: float) -> None:
@@ -98,75 +152,40 @@ class Scenario:
             self.world.run_until(min(time_ms, self.world.now + 20))
             self.checker.step()
 
-    # --- faults ---------------------------------------------------------------------------
+    def _strike(self, fault: Fault) -> None:
+        if self.peace:
+            return
+        arguments = ", ".join(f"{key}={value}" for key, value in fault.arguments.items())
+        self.world.note(f"* {fault.kind}({arguments})")
+        if CLUSTER.strike(self, fault):
+            self.counts[fault.kind] += 1
 
-    def _break_something(self, clients: list[SimClient]) -> None:
-        random, network = self.world.random, self.network
-        self.faults += 1
-        node = self.nodes[random.choice(sorted(self.nodes))]
-        match random.randrange(9):
-            case 0 | 1:
-                if node.engine is not None:
-                    node.crash()
-                    self.world.after(random.uniform(10, 5000), lambda: self._restart(node))
-            case 2:
-                if node.engine is not None and not node.paused:
-                    node.pause()
-                    self.world.after(random.uniform(100, 8000), node.resume)
-            case 3:
-                network.faults.loss = random.choice([0.0, 0.02, 0.1, 0.3])
-            case 4:
-                low = random.uniform(0.1, 20)
-                network.faults.latency_ms = (low, low * random.uniform(1, 10))
-            case 5:
-                names = sorted(self.nodes)
-                random.shuffle(names)
-                cut = random.randrange(1, len(names))
-                network.partition(set(names[:cut]), set(names[cut:]))
-                self.world.after(random.uniform(100, 6000), network.heal)
-            case 6:
-                one, other = random.sample(sorted(self.nodes), 2)
-                network.faults.blocked = {(one, other)}
-                self.world.after(random.uniform(100, 6000), network.heal)
-            case 7:
-                random.choice(clients).kill()
-            case 8:
-                node.disk_ms = random.choice([(0.2, 1.0), (5.0, 50.0), (50.0, 400.0)])
-                node.clock_skew_ms = random.choice([0, -60_000, 60_000])
-        self.world.note(f"faults: {network.faults}")
+    # --- peace ----------------------------------------------------------------------------
 
-    def _restart(self, node: SimNode) -> None:
-        if node.engine is None:
-            node.start()
-
-    def _make_peace(self, clients: list[SimClient]) -> None:
+    def _make_peace(self) -> None:
         """Everything works again; nothing new is published."""
         self.world.note("peace")
-        self.network.faults = Faults()
+        self.peace = True
+        self.network.heal()
         for node in self.nodes.values():
-            node.disk_ms = (0.2, 1.0)
-            node.resume()
-            self._restart(node)
-        for client in clients:
-            client.publishing = False
+            node.mend()
+        for client in self.clients.values():
+            client.publish_share = 0.0
             client.hold_ms = 5.0
 
-    def _await_drained(self, clients: list[SimClient], limit_ms: float = 60_000) -> None:
+    def _await_drained(self) -> None:
         """Progress is owed: a leader everywhere, all answers, empty queues."""
-        end = self.world.now + limit_ms
+        end = self.world.now + DRAIN_MS
         while self.world.now < end:
             self._until(self.world.now + 500)
-            if self._is_drained(clients):
+            if not self._unrest():
                 return
-        raise Violation(f"no rest within {limit_ms:g} ms of peace: {self._unrest(clients)}")
+        raise Violation("liveness", f"no rest within {DRAIN_MS:g} ms of peace: {self._unrest()}")
 
-    def _is_drained(self, clients: list[SimClient]) -> bool:
-        return not self._unrest(clients)
-
-    def _unrest(self, clients: list[SimClient]) -> list[str]:
+    def _unrest(self) -> list[str]:
         unrest = [
             f"{client.name} waits for {client.core.unanswered} answers"
-            for client in clients
+            for client in self.clients.values()
             if client.core.unanswered or not client.core.in_service
         ]
         for node in self.nodes.values():
@@ -180,18 +199,3 @@ class Scenario:
                 if queue.name in QUEUES and (queue.ready or queue.checked_out)
             ]
         return unrest
-
-
-def main() -> None:
-    """Run one seed; print the trace when it fails, the outcome when it does not."""
-    seed = int(sys.argv[1])
-    scenario = Scenario(seed)
-    try:
-        print(scenario.run())
-    except BaseException:
-        print("\n".join(scenario.world.trace[-400:]))
-        raise
-
-
-if __name__ == "__main__":
-    main()

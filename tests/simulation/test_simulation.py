@@ -1,7 +1,7 @@
 """A slice of seeds of the whole-cluster simulation, and proof that its checkers bite.
 
 Longer runs: `make sim SEEDS=1-5000`. One seed with its trace:
-`python -m tests.simulation.scenario 42`.
+`python -m tests.simulation replay 42`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from raftlog import leader
 from raftlog.messages import encode_message
 from raftlog.ready import Role
 from raftlog.write import GroupWrite
-from tests.simulation.checks import Violation
-from tests.simulation.scenario import Scenario
+from tests.simulation.scenario import Scenario, run
+from tests.simulation.violation import Violation
 
 SLICE = range(1000, 1020)
 FOUND = [4, 9, 11, 53, 184]
@@ -30,21 +30,21 @@ a grace that a clock set back made longer."""
 
 @pytest.mark.parametrize("seed", [*FOUND, *SLICE])
 def test_a_seed_of_faults_loses_and_doubles_nothing(seed: int) -> None:
-    outcome = Scenario(seed).run(chaos_ms=12_000)
+    outcome = run(seed, 12_000)
     assert outcome.confirmed > 0
 
 
 def test_a_seed_repeats_itself_exactly() -> None:
-    first, second = Scenario(7), Scenario(7)
-    assert first.run(5_000) == second.run(5_000)
+    first, second = Scenario(7, 5_000), Scenario(7, 5_000)
+    assert first.run() == second.run()
     assert first.world.trace == second.world.trace
 
 
 def _must_be_caught(seeds: range) -> None:
     for seed in seeds:
         try:
-            Scenario(seed).run(chaos_ms=12_000)
-        except (Violation, AssertionError):
+            run(seed, 12_000)
+        except Violation:
             return
     pytest.fail(f"no seed of {seeds} noticed the bug")
 

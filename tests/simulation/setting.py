@@ -1,0 +1,58 @@
+"""What a cluster of the simulation is like: drawn from the seed, one stream of chance a field.
+
+A field of `Config` that is to be tried out with small or odd values is a line in `_CONFIG`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from broker.config import Config, Peer
+
+_CONFIG: dict[str, Callable[[Random], Any]] = {
+    "entry_commands_max": lambda random: random.choice([2, 10_000, 10_000]),
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Sizes and speeds of one scenario."""
+
+    nodes: int
+    shards: int
+    publish_share: float  #: how often a publisher publishes when it may, each 10 ms
+    config: dict[str, Any]
+
+    def configs(self) -> list[Config]:
+        """One for each node."""
+        peers = tuple(Peer(f"n{i}", "sim", i) for i in range(1, self.nodes + 1))
+        return [
+            Config(
+                node_id=peer.id,
+                cluster_nodes=peers,
+                peer_port=peer.peer_port,
+                shards=self.shards,
+                grace_ms=5000,
+                **self.config,
+            )
+            for peer in peers
+        ]
+
+
+def draw_setting(seed: int) -> Setting:
+    """The setting of a seed."""
+
+    def choose(name: str, *values: Any) -> Any:
+        return Random(f"{seed}/setting/{name}").choice(values)
+
+    return Setting(
+        nodes=choose("nodes", 3, 3, 3, 5),
+        shards=choose("shards", 3, 3, 8),
+        publish_share=choose("publish_share", 0.02, 0.1, 0.3),
+        config={
+            name: draw(Random(f"{seed}/setting/config/{name}")) for name, draw in _CONFIG.items()
+        },
+    )
