@@ -64,7 +64,7 @@ class Config:
 
     # --- limits on what clients send: refused, the connection lives ----------------------
     # Those of queues, exchanges, bindings, sessions and consumers are part of what `apply`
-    # decides: equal on all nodes, and for ever, or replicas part ways.
+    # decides, so the log has them: these are only what a founding leader writes there.
 
     frame_bytes_max: int = 64 << 20  #: libzmq closes a link that sends a larger one
     body_bytes_max: int = 16 << 20

@@ -27,6 +27,8 @@ from broker.keeper import Keeper
 from broker.leaders import Leaders
 from broker.leadership import Leadership
 from broker.learner import Learner
+from broker.limiter import Limiter
+from broker.machines.limits import values_of
 from broker.operations import Operations
 from broker.overview import Overview
 from broker.peer_protocol import PeerProtocolError, RaftRecord, decode_peer_frame
@@ -97,8 +99,9 @@ class Engine:
         queues = Queues(cluster, router, volatile, keeper, unused)
         self._reception = Reception(cluster, homes, volatile, keeper, queues)
         expiry = Expiry(cluster, homes)
-        self._learner = Learner(cluster, self._reception, queues, expiry)
-        self._leadership = Leadership(cluster, queues)
+        self._limiter = limiter = Limiter(cluster, volatile)
+        self._learner = Learner(cluster, self._reception, queues, expiry, limiter)
+        self._leadership = Leadership(cluster, queues, limiter)
         self._upkeep = Upkeep(
             cluster,
             homes,
@@ -110,6 +113,7 @@ class Engine:
             expiry,
             inspector,
             Silence(cluster),
+            limiter,
         )
         self._readies: list[tuple[Shard, Ready]] = []
 
@@ -296,6 +300,14 @@ class Engine:
     def readiness(self) -> tuple[bool, str]:
         """(ready, why not)."""
         return self._overview.readiness()
+
+    def limits(self) -> dict[str, int]:
+        """The limits in force in the cluster, by name, as far as this node knows."""
+        return values_of(self._limiter.limits)
+
+    def change_limits(self, changes: Mapping[str, int]) -> str:
+        """Ask for other limits; why not, or "". They are in force when `limits` has them."""
+        return self._limiter.change(changes)
 
     def status(self) -> NodeStatus:
         """This node's view of everything."""

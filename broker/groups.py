@@ -77,19 +77,23 @@ def _open_shard(
     )
 
 
-def new_machine(config: Config, shard: int) -> Machine:
-    """An empty machine for a shard, or for the memory-only queues of a node."""
-    limits = Limits(
+def founding_limits(config: Config) -> Limits:
+    """What the machines' limits are until a log sets them: this node's settings."""
+    return Limits(
         queues_max=config.queues_max,
         bindings_max=config.bindings_max,
         exchanges_max=config.exchanges_max,
         sessions_max=config.sessions_max,
         consumers_per_session_max=config.consumers_per_session_max,
     )
+
+
+def new_machine(config: Config, shard: int) -> Machine:
+    """An empty machine for a shard, or for the memory-only queues of a node."""
     count = config.shards - 1
 
     def place(vhost: str, name: str) -> int:
         """Shard 0 is kept free for topology and sessions."""
         return 1 + shard_of(vhost, name, count)
 
-    return Machine(shard=shard, shards=config.shards, limits=limits, place=place)
+    return Machine(shard=shard, shards=config.shards, limits=founding_limits(config), place=place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from broker.cluster import Cluster
 from broker.groups import preferred_leaders
+from broker.limiter import Limiter
 from broker.peer_protocol import Leads
 from broker.queues import Queues
 from broker.shard import Shard
@@ -15,8 +16,8 @@ BALANCE_AFTER_MS = 5000
 class Leadership:
     """What a node does for being a leader."""
 
-    def __init__(self, cluster: Cluster, queues: Queues) -> None:
-        self._cluster, self._queues = cluster, queues
+    def __init__(self, cluster: Cluster, queues: Queues, limiter: Limiter) -> None:
+        self._cluster, self._queues, self._limiter = cluster, queues, limiter
         self._preferred = preferred_leaders(cluster.config)
         self._in_service_since: dict[int, int] = {}
 
@@ -30,6 +31,7 @@ class Leadership:
         cluster.leaders.lead(number, term, cluster.node)
         self._tell([(number, term)])
         self._queues.reconcile(shard)
+        self._limiter.bring_in_line(shard)  # last, for it goes before what was added first
 
     def announce(self) -> None:
         """Tell the peers of all shards that are led here."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from broker.batch import command_id
 from broker.cluster import Cluster
 from broker.expiry import Expiry
+from broker.limiter import Limiter
 from broker.machines import effects as fx
-from broker.machines.commands import QueueDeclare
+from broker.machines.commands import QueueDeclare, SetLimits
 from broker.queues import Queues
 from broker.reception import Reception
 from broker.shard import Applied
@@ -16,10 +17,16 @@ class Learner:
     """Tells the parts that keep homes and queues of each entry."""
 
     def __init__(
-        self, cluster: Cluster, reception: Reception, queues: Queues, expiry: Expiry
+        self,
+        cluster: Cluster,
+        reception: Reception,
+        queues: Queues,
+        expiry: Expiry,
+        limiter: Limiter,
     ) -> None:
         self._topology = cluster.topology
         self._reception, self._queues, self._expiry = reception, queues, expiry
+        self._limiter = limiter
 
     def learn(self, applied: Applied) -> None:
         """An entry of shard 0."""
@@ -30,6 +37,8 @@ class Learner:
                 record = self._topology.queue_by_id(command_id(applied.index, offset))
                 if record is not None:
                     self._queues.create(record)
+            elif isinstance(command, SetLimits):
+                self._limiter.run()
 
     def _learn(self, effect: fx.Effect) -> None:
         match effect:

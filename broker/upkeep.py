@@ -9,6 +9,7 @@ from broker.expiry import Expiry
 from broker.homes import Homes
 from broker.inspector import Inspector
 from broker.leadership import Leadership
+from broker.limiter import Limiter
 from broker.operations import Operations
 from broker.protocol import Beat, encode_answer
 from broker.queues import Queues
@@ -37,6 +38,7 @@ class Upkeep:
     expiry: Expiry
     inspector: Inspector
     silence: Silence
+    limiter: Limiter
     _due: dict[str, int] = field(default_factory=dict)
 
     def tick(self) -> None:
@@ -67,6 +69,7 @@ class Upkeep:
     def _look_after(self) -> None:
         """Once in a while: what events may have missed is found by looking."""
         self.silence.tell()
+        self.limiter.run()
         for shard in self.cluster.shards.values():
             if shard.in_service:
                 self.queues.reconcile(shard)

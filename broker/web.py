@@ -4,6 +4,8 @@
     GET /ready     200 {"ready": true}, or 503 {"ready": false, "reason": "..."}
     GET /status    the node's `NodeStatus` as JSON
     GET /metrics   for Prometheus
+    GET /cluster/limits    the limits in force, {"queues_max": 10000, ...}
+    POST /cluster/limits   {"queues_max": 20000}: change some; answers when they are in force
 
 Everything else is an error in JSON: {"error": "..."}. A node that waits for its quorum is
 healthy and not ready: restarting it would not help.
@@ -11,8 +13,9 @@ healthy and not ready: restarting it would not help.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -27,6 +30,11 @@ logger = logging.getLogger(__name__)
 SHUTDOWN_S = 1.0
 """How long open HTTP connections may still be served when the node stops."""
 
+CHANGE_S = 5.0
+"""How long a change may take to be in force here."""
+LOOK_S = 0.02
+ATTEMPTS = 50
+_changes = msgspec.json.Decoder(dict[str, int])
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -40,6 +48,14 @@ class EngineView(Protocol):
 
     def readiness(self) -> tuple[bool, str]:
         """Whether clients are served, and why not."""
+        ...
+
+    def limits(self) -> dict[str, int]:
+        """The limits in force."""
+        ...
+
+    def change_limits(self, changes: Mapping[str, int]) -> str:
+        """Ask for other limits; why not, or ""."""
         ...
 
 
@@ -63,6 +79,8 @@ def application(engine_view: EngineView) -> web.Application:
     app.router.add_get("/ready", pages.ready)
     app.router.add_get("/status", pages.status)
     app.router.add_get("/metrics", pages.metrics)
+    app.router.add_get("/cluster/limits", pages.limits)
+    app.router.add_post("/cluster/limits", pages.change_limits)
     return app
 
 
@@ -90,6 +108,25 @@ class _Pages:
     async def metrics(self, request: web.Request) -> web.Response:
         return web.Response(body=exposition(self._registry), headers={"Content-Type": CONTENT_TYPE})
 
+    async def limits(self, request: web.Request) -> web.Response:
+        return _json(self._view.limits())
+
+    async def change_limits(self, request: web.Request) -> web.Response:
+        try:
+            changes = _changes.decode(await request.read())
+        except msgspec.DecodeError as error:
+            return _json({"error": f"send an object of limits and numbers: {error}"}, status=400)
+        for attempt in range(int(CHANGE_S / LOOK_S)):
+            # Asked again now and then: a leader that went took the question with it.
+            if attempt % ATTEMPTS == 0 and (fault := self._view.change_limits(changes)):
+                return _json({"error": fault}, status=400)
+            await asyncio.sleep(LOOK_S)
+            limits = self._view.limits()
+            if changes.items() <= limits.items():
+                return _json(limits)
+        text = f"not in force after {CHANGE_S:g} s; has shard 0 a leader? Look again, and repeat"
+        return _json({"error": text}, status=503)
+
 
 @web.middleware
 async def _json_errors(request: web.Request, handler: _Handler) -> web.StreamResponse:
@@ -106,7 +143,7 @@ async def _json_errors(request: web.Request, handler: _Handler) -> web.StreamRes
         return _json({"error": "this page failed; the node's log says why"}, status=500)
 
 
-def _json(value: dict[str, bool | str], *, status: int = 200) -> web.Response:
+def _json(value: Mapping[str, bool | int | str], *, status: int = 200) -> web.Response:
     return web.Response(
         body=msgspec.json.encode(value), status=status, content_type="application/json"
     )

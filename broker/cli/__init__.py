@@ -4,6 +4,7 @@
     raftmq dev           run a whole cluster on this machine
     raftmq status        how a node and its shards are
     raftmq queue list    the queues and their depths
+    raftmq cluster       its limits
     raftmq demo          kill a leader under a running application
 
 Settings come from the command line, else from RAFTMQ_ environment variables, else from a
@@ -20,6 +21,7 @@ from typing import NoReturn
 import click
 from dotenv import dotenv_values
 
+from broker.cli.cluster import cluster
 from broker.cli.demo import demo
 from broker.cli.dev import dev
 from broker.cli.node import node
@@ -38,7 +40,7 @@ def cli() -> None:
     """RaftMQ, a replicated message broker."""
 
 
-for _command in (node, dev, status, queue, demo):
+for _command in (node, dev, status, queue, cluster, demo):
     cli.add_command(_command)
 
 

@@ -15,12 +15,17 @@ TIMEOUT_S = 2.0
 BODY_BYTES_MAX = 64 << 20
 
 
-def fetch(url: str, path: str, timeout_s: float = TIMEOUT_S) -> tuple[int, bytes]:
-    """(HTTP status, body). OSError: nobody answers there. ValueError: not a URL."""
+def fetch(
+    url: str, path: str, timeout_s: float = TIMEOUT_S, body: bytes | None = None
+) -> tuple[int, bytes]:
+    """(HTTP status, body); a POST of `body`, if there is one.
+
+    OSError: nobody answers there. ValueError: not a URL.
+    """
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"{url!r} is not an http:// URL")
     try:
-        with urllib.request.urlopen(url.rstrip("/") + path, timeout=timeout_s) as answer:
+        with urllib.request.urlopen(url.rstrip("/") + path, body, timeout_s) as answer:
             return answer.status, answer.read(BODY_BYTES_MAX)
     except urllib.error.HTTPError as error:
         with error:

@@ -184,6 +184,18 @@ class Tick(Command, frozen=True, tag=32):
     """Only time passes."""
 
 
+class SetLimits(Command, frozen=True, tag=34):
+    """From here on the machine's limits are others.
+
+    topology: on shards other than 0 the entry of shard 0 that this one follows, and older than
+    what is in force here it changes nothing. On shard 0 it is 0.
+    """
+
+    changes: dict[str, int]  #: by name; what is not named stays
+    founding: bool = False  #: nothing, if limits have been set before
+    topology: int = 0
+
+
 # --- sessions (shard 0) -------------------------------------------------------------------
 
 
@@ -297,6 +309,7 @@ QueueCommand: TypeAlias = (
     | QueueCreate
     | SessionDown
     | Tick
+    | SetLimits
 )
 SessionCommand: TypeAlias = SessionOpen | SessionResume | SessionClose
 TopologyCommand: TypeAlias = (

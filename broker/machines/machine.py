@@ -47,6 +47,7 @@ from broker.machines.commands import (
     SessionDown,
     SessionOpen,
     SessionResume,
+    SetLimits,
     Settle,
     Subscribe,
     Tick,
@@ -68,7 +69,7 @@ from broker.machines.effects import (
     TopologyChanged,
     Unused,
 )
-from broker.machines.limits import Limits
+from broker.machines.limits import Limits, with_changes
 from broker.machines.queue import PRIORITY_MAX, Queue, QueueState, queue_from, queue_state
 from broker.machines.registry import Registry, SessionRecord
 from broker.machines.sessions import (
@@ -102,6 +103,8 @@ class MachineState(msgspec.Struct, frozen=True, array_like=True):
     topology: TopologyState
     registry: list[SessionRecord]
     topology_index: int = 0
+    limits: Limits | None = None
+    limits_index: int = 0
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -112,7 +115,8 @@ class Machine:
     """The state of one shard. `topology` and `registry` are empty on shards other than 0.
 
     shards: how many there are; `place` gives one below that for a virtual host and a queue's
-    name, the same on every replica. Both, and the limits, never change in a cluster's life.
+    name, the same on every replica; both never change in a cluster's life. `limits` are in
+    force until the log sets others.
     """
 
     def __init__(self, *, shard: int, shards: int, limits: Limits, place: Place) -> None:
@@ -120,9 +124,11 @@ class Machine:
         self.applied = 0  #: the highest entry index applied
         self.now_ms = 0  #: entry time, which never goes back
         self.topology_index = 0  #: what a leader must have applied of shard 0 to propose here
+        self.limits = limits
+        self.limits_index = 0  #: the entry of shard 0 that set them; 0: none has yet
         self.topology = Topology(place, shards, limits)
         self.registry = Registry(limits)
-        self._limits = limits
+        self._founding = limits
         self._queues: dict[int, Queue] = {}
         self._sessions: dict[int, Session] = {}
 
@@ -214,6 +220,8 @@ class Machine:
                 topology=self.topology.state(),
                 registry=self.registry.state(),
                 topology_index=self.topology_index,
+                limits=self.limits if self.limits_index else None,
+                limits_index=self.limits_index,
             )
         )
 
@@ -228,6 +236,7 @@ class Machine:
         assert state.shard == self.shard, f"a snapshot of shard {state.shard} at {self.shard}"
         self.applied, self.now_ms = state.applied, state.now_ms
         self.topology_index = state.topology_index
+        self._set_limits(state.limits or self._founding, state.limits_index)
         self.topology.load(state.topology)
         self.registry.load(state.registry)
         self._queues.clear()
@@ -291,6 +300,8 @@ class Machine:
                 self._end_session(command.session, effects)
             case Tick():
                 pass
+            case SetLimits():
+                self._limit(command)
             case SessionOpen():
                 assert self.shard == 0
                 effects.append(self.registry.open(command, id, self.now_ms))
@@ -312,6 +323,20 @@ class Machine:
                 self._shape(command, id, effects)
             case _:
                 raise _never(command)
+
+    def _limit(self, command: SetLimits) -> None:
+        if command.founding and self.limits_index:
+            return
+        if command.topology and command.topology <= self.limits_index:
+            return
+        # What one node was set up with must not outlive it here, where others had other values.
+        limits = self.limits if self.limits_index else Limits()
+        index = command.topology or self.applied
+        self._set_limits(with_changes(limits, command.changes), index)
+
+    def _set_limits(self, limits: Limits, index: int) -> None:
+        self.limits, self.limits_index = limits, index
+        self.topology.limits = self.registry.limits = limits
 
     # Each of the three ways of doing an operation begins with _admit: None means that there
     # is nothing to do any more.
@@ -336,7 +361,7 @@ class Machine:
         if answer is not NEW:
             effects.append(self._again(session, seq))
             return None
-        if len(session.done) >= self._limits.remembered_per_session_max:
+        if len(session.done) >= self.limits.remembered_per_session_max:
             text = f"{len(session.done)} later operations are done, and seq {session.floor} is not"
             effects.append(Refuse(session_id, seq, Code.RESOURCE_EXHAUSTED, text))
             return None
@@ -365,7 +390,7 @@ class Machine:
             if queue not in queues:
                 queues.append(queue)
         for queue in queues:
-            if queue.filled and queue.ready >= self._limits.ready_per_queue_max:
+            if queue.filled and queue.ready >= self.limits.ready_per_queue_max:
                 text = f"{queue.ready} messages are waiting, which is the limit of a queue"
                 _refuse(session, command.seq, Code.RESOURCE_EXHAUSTED, text, effects)
                 return
@@ -442,7 +467,7 @@ class Machine:
         return None
 
     def _unfit(self, command: Subscribe, session: Session, queue: Queue) -> Refusal | None:
-        id, limit = command.consumer, self._limits.consumers_per_session_max
+        id, limit = command.consumer, self.limits.consumers_per_session_max
         if id < 0:
             return Refusal(Code.INVALID_ARGUMENT, f"consumer {id} is below 0")
         if id in session.consumers or any(id == kept for _, kept in session.keepers):
@@ -478,7 +503,7 @@ class Machine:
         queue.deliver(effects)
 
     def _window(self, wished: int) -> int:
-        return min(max(wished, 0), self._limits.window_max)
+        return min(max(wished, 0), self.limits.window_max)
 
     def _attach(self, command: Attach, session: Session, effects: list[Effect]) -> None:
         held = frozenset(command.held)  # asked, never iterated

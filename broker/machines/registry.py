@@ -34,7 +34,7 @@ class SessionRecord(msgspec.Struct, frozen=True, array_like=True):
 
 class Registry:
     def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+        self.limits = limits
         self._records: dict[int, SessionRecord] = {}
         self._by_token: dict[bytes, int] = {}
 
@@ -65,8 +65,8 @@ class Registry:
             if record.resumed:
                 return _refused(command, 0, Code.SESSION_EXPIRED, "the session has moved on")
             return _moved(self._at(record, command))
-        if len(self._records) >= self._limits.sessions_max:
-            text = f"there are {self._limits.sessions_max} sessions, which is the limit"
+        if len(self._records) >= self.limits.sessions_max:
+            text = f"there are {self.limits.sessions_max} sessions, which is the limit"
             return _refused(command, 0, Code.RESOURCE_EXHAUSTED, text)
         record = SessionRecord(
             id=id,

@@ -88,7 +88,7 @@ class Topology:
         self.version = 0
         self._place = place
         self._shards = shards
-        self._limits = limits
+        self.limits = limits
         self._vhosts: dict[str, _Vhost] = {}
         self._queues: dict[int, QueueRecord] = {}
         self._owned: dict[int, dict[int, None]] = {}  # session -> its exclusive queues
@@ -160,8 +160,8 @@ class Topology:
             return Refusal(Code.ACCESS_REFUSED, f"names like '{name}' are the broker's own")
         if refusal := self._too_long("exchange name", name):
             return refusal
-        if self._exchange_count >= self._limits.exchanges_max:
-            return _exhausted("exchanges", self._limits.exchanges_max)
+        if self._exchange_count >= self.limits.exchanges_max:
+            return _exhausted("exchanges", self.limits.exchanges_max)
         self._add_exchange(
             ExchangeRecord(
                 vhost=vhost,
@@ -206,8 +206,8 @@ class Topology:
             return Refusal(Code.INVALID_ARGUMENT, "a queue must have a name")
         if refusal := self._too_long("queue name", name):
             return refusal
-        if len(self._queues) >= self._limits.queues_max:
-            return _exhausted("queues", self._limits.queues_max)
+        if len(self._queues) >= self.limits.queues_max:
+            return _exhausted("queues", self.limits.queues_max)
         flags = int(command.flags & _FLAGS)
         exclusive = bool(flags & QueueFlag.EXCLUSIVE)
         record = QueueRecord(
@@ -257,8 +257,8 @@ class Topology:
         queue, exchange = found
         if refusal := self._too_long("routing key", command.routing_key):
             return refusal
-        if self._binding_count >= self._limits.bindings_max:
-            return _exhausted("bindings", self._limits.bindings_max)
+        if self._binding_count >= self.limits.bindings_max:
+            return _exhausted("bindings", self.limits.bindings_max)
         if self._add_binding(exchange, queue, command.routing_key, command.arguments):
             self.version += 1
         return None
@@ -394,9 +394,9 @@ class Topology:
 
     def _too_long(self, what: str, name: str) -> Refusal | None:
         length = len(name.encode())
-        if length <= self._limits.name_bytes_max:
+        if length <= self.limits.name_bytes_max:
             return None
-        text = f"the {what} has {length} bytes; {self._limits.name_bytes_max} are allowed"
+        text = f"the {what} has {length} bytes; {self.limits.name_bytes_max} are allowed"
         return Refusal(Code.INVALID_ARGUMENT, text)
 
 

@@ -31,6 +31,7 @@ TYPES = {
     "dict[str, Any] | None": "map?",
     "Arguments | None": "map?",
     "dict[str, str]": "{str: str}",
+    "dict[str, int]": "{str: int}",
     "dict[str, bytes]": "{str: bytes}",
     "tuple[int, ...]": "[int]",
     "Ids": "[int]",

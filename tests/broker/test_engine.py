@@ -11,8 +11,9 @@ from broker import groups
 from broker import protocol as p
 from broker.config import Config, raft_id
 from broker.engine import Engine
+from broker.groups import founding_limits
 from broker.homes import HELD_PER_SECOND
-from broker.machines.limits import Limits
+from broker.machines.limits import Limits, values_of
 from tests.simulation.world import Disk
 
 CLIENT = b"client"
@@ -23,8 +24,10 @@ TICKS_MAX = 200
 class LoneNode:
     """An engine with its disk, driven turn by turn; `say` gives the answers of one client."""
 
-    def __init__(self, config: Config) -> None:
-        self.disk = Disk({group: [raft_id(config.node_id)] for group in range(config.shards)})
+    def __init__(self, config: Config, disk: Disk | None = None) -> None:
+        """disk: of a node that ran before."""
+        me = [raft_id(config.node_id)]
+        self.disk = disk or Disk(dict.fromkeys(range(config.shards), me))
         self.engine = Engine(
             config, boot=1, now_ms=0, storages=self.disk.storages, random=random.Random(1)
         )
@@ -130,3 +133,27 @@ def test_a_flood_of_held_is_not_a_flood_of_deliveries() -> None:
     assert len(again) == HELD_PER_SECOND
     node.engine.tick(node.now_ms + 1000)
     assert any(isinstance(a, p.Delivery) for a in node.say(p.Held(200, 1, ())))
+
+
+def test_a_founding_nodes_limits_are_every_shards_and_an_operator_changes_them() -> None:
+    node = LoneNode(Config(queues_max=2, consumers_per_session_max=3, shards=3))
+    node.say(hello(0))
+
+    def limits() -> set[Limits]:
+        assert all(shard.machine.limits_index for shard in node.engine.shards.values())
+        return {shard.machine.limits for shard in node.engine.shards.values()}
+
+    founded = founding_limits(Config(queues_max=2, consumers_per_session_max=3))
+    assert limits() == {founded}
+    assert node.engine.change_limits({"queues_max": 3, "consumers_per_session_max": 1}) == ""
+    node.turns()
+    (changed,) = limits()
+    assert (changed.queues_max, changed.consumers_per_session_max) == (3, 1)
+    assert node.engine.limits() == values_of(changed)
+    assert "queues_min" in node.engine.change_limits({"queues_min": 3})
+
+
+def test_a_started_cluster_keeps_its_limits_whatever_a_node_is_set_up_with() -> None:
+    first = LoneNode(Config(queues_max=2, shards=2))
+    again = LoneNode(Config(queues_max=5, shards=2), first.disk)
+    assert again.engine.limits()["queues_max"] == 2

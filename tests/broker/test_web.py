@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
 import msgspec
@@ -11,7 +12,7 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client.parser import text_string_to_metric_families
 
-from broker import metrics
+from broker import metrics, web
 from broker.metrics import Counters
 from broker.status import (
     NodeStatus,
@@ -65,6 +66,19 @@ class View:
     state: tuple[bool, str] = (True, "")
     shown: NodeStatus = STATUS
     counters: Counters = field(default_factory=Counters)
+    in_force: dict[str, int] = field(default_factory=lambda: {"queues_max": 2, "bindings_max": 3})
+    deaf: int = 0  #: so many changes are lost on their way
+
+    def limits(self) -> dict[str, int]:
+        return self.in_force
+
+    def change_limits(self, changes: Mapping[str, int]) -> str:
+        if not changes.keys() <= self.in_force.keys():
+            return "there is no such limit"
+        self.deaf -= 1
+        if self.deaf < 0:
+            self.in_force = self.in_force | dict(changes)
+        return ""
 
     def status(self) -> NodeStatus:
         return self.shown
@@ -73,10 +87,10 @@ class View:
         return self.state
 
 
-def ask(view: View, path: str, method: str = "GET") -> Page:
+def ask(view: View, path: str, method: str = "GET", body: bytes | None = None) -> Page:
     async def one() -> Page:
         async with TestClient(TestServer(application(view))) as client:
-            answer = await client.request(method, path)
+            answer = await client.request(method, path, data=body)
             return answer.status, answer.content_type, await answer.read()
 
     return asyncio.run(one())
@@ -167,3 +181,27 @@ def test_queues_beyond_the_limit_have_no_series_and_are_counted(
     assert depths == [0, 0, 3, 4]
     assert seen["raftmq_queues_without_series", frozenset()] == 3
     assert seen["raftmq_queues", frozenset()] == 5
+
+
+def test_limits_are_shown_and_changed_and_the_answer_comes_when_they_are_in_force(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(web, "LOOK_S", 0.001)
+    view = View(deaf=1)
+    assert json.loads(ask(view, "/cluster/limits")[2]) == {"queues_max": 2, "bindings_max": 3}
+    status, _, body = ask(view, "/cluster/limits", "POST", b'{"queues_max": 5}')
+    assert (status, json.loads(body)) == (200, {"queues_max": 5, "bindings_max": 3})
+
+
+@pytest.mark.parametrize("body", [b"5", b'{"queues_max": "5"}', b"", b'{"shards": 5}'])
+def test_a_wrong_limit_is_refused(body: bytes) -> None:
+    status, _, answer = ask(View(), "/cluster/limits", "POST", body)
+    assert status == 400
+    assert json.loads(answer)["error"]
+
+
+def test_a_change_that_nobody_takes_is_said_to_be_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "CHANGE_S", 0.1)
+    status, _, answer = ask(View(deaf=99), "/cluster/limits", "POST", b'{"queues_max": 5}')
+    assert status == 503
+    assert "leader" in json.loads(answer)["error"]

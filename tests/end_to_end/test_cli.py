@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from broker.cli.local_cluster import free_ports, port_is_free
+from kombu_transport.errors import ResourceExhausted
 from raftlog import lmdb_store
 from tests.cluster import Cluster, die_with_parent, eventually, free_port, python_environment
 from tests.end_to_end.traffic import assert_each_once, publish, receive
@@ -225,6 +226,35 @@ def test_status_and_queue_list(tmp_path: Path) -> None:
             assert [(q["name"], q["ready"]) for q in listed] == [("backlog", 7)]
         table = raftmq("queue", "list", "--url", cluster.url, cwd=tmp_path)
         assert re.search(r"backlog .* 7 ", table.stdout), table.stdout + table.stderr
+
+
+def test_limits_are_changed_through_any_node_and_outlive_settings(tmp_path: Path) -> None:
+    with Cluster(tmp_path) as cluster:
+        cluster.wait_ready()
+        url = ("--url", ",".join(cluster.http_urls))
+        shown = raftmq("cluster", "limits", "--json", *url, cwd=tmp_path)
+        assert json.loads(shown.stdout)["queues_max"] == 10_000
+        for number, http_url in enumerate(cluster.http_urls):
+            wanted = ("--set", f"queues_max={number + 1}")
+            done = raftmq("cluster", "limits", *wanted, "--url", http_url, cwd=tmp_path)
+            assert re.search(rf"queues_max +{number + 1}\b", done.stdout), done.stderr
+        refused = raftmq("cluster", "limits", "--set", "shards=3", *url, cwd=tmp_path)
+        assert refused.returncode == 1
+        assert "shards" in refused.stderr
+        publish(cluster.url, "a", range(1))
+        publish(cluster.url, "b", range(1))
+        publish(cluster.url, "c", range(1))
+        with pytest.raises(ResourceExhausted):
+            publish(cluster.url, "d", range(1))
+        for node in cluster.nodes:
+            cluster.terminate(node)
+        cluster.settings["RAFTMQ_QUEUES_MAX"] = "2"
+        cluster.start()
+        cluster.wait_ready()
+        publish(cluster.url, "c", range(1))
+        assert cluster.queue("c").ready == 2
+        shown = raftmq("cluster", "limits", "--json", *url, cwd=tmp_path)
+        assert json.loads(shown.stdout)["queues_max"] == 3
 
 
 def test_dev_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
