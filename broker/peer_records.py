@@ -12,6 +12,7 @@ from broker.inspector import Inspector
 from broker.keeper import Keeper
 from broker.machines.commands import (
     AnyCommand,
+    ClusterCommand,
     Enqueue,
     SessionCommand,
     TopologyCommand,
@@ -43,7 +44,9 @@ from raftlog.ready import Role
 INCARNATION = 1
 """Of every group: grows when a group is made anew under the same number."""
 
-TOPOLOGY_ONLY: Final = frozenset(get_args(SessionCommand) + get_args(TopologyCommand))
+TOPOLOGY_ONLY: Final = frozenset(
+    get_args(SessionCommand) + get_args(TopologyCommand) + get_args(ClusterCommand)
+)
 """Commands that no machine but that of shard 0 can apply."""
 
 

@@ -40,6 +40,7 @@ class Log:
     tail: list[Entry] = field(default_factory=list)
     tail_bytes: int = 0
     snapshot: Snapshot | None = None  #: from a leader, not durable yet; the log begins there
+    floor: tuple[int, int] = (0, 0)  #: (term, index) of the end of a log dropped before this one
 
     @classmethod
     def open(cls, storage: Storage, *, committed: int, applied: int, cached_bytes_max: int) -> Log:
@@ -48,7 +49,10 @@ class Log:
         applied = max(applied, before)
         committed = max(committed, applied)
         assert committed <= last, f"committed up to {committed}, but the log ends at {last}"
-        return cls(storage, cached_bytes_max, last, last, committed, applied, last + 1)
+        log = cls(storage, cached_bytes_max, last, last, committed, applied, last + 1)
+        hard_state, _ = storage.initial_state()
+        log.floor = (hard_state.floor_term, hard_state.floor_index)
+        return log
 
     # --- reading -------------------------------------------------------------------------
 
@@ -98,9 +102,11 @@ class Log:
         return self.tail[self.stable + 1 - self.tail_first :]
 
     def is_up_to_date(self, last_index: int, last_term: int) -> bool:
-        """Whether a log that ends so is at least as complete as this one (thesis §3.6.1)."""
-        own = self.last_term()
-        return last_term > own or (last_term == own and last_index >= self.last)
+        """Whether a log that ends so is at least as complete as this one (thesis §3.6.1).
+
+        And as the one that this replica had before, if it has dropped one.
+        """
+        return (last_term, last_index) >= max((self.last_term(), self.last), self.floor)
 
     def agree_at_most(self, index: int, term: int) -> tuple[int, int]:
         """The highest index up to `index` whose term is not above `term`, and its term.

@@ -218,7 +218,7 @@ class MemoryGroup:
     def successor(self, membership: Membership) -> MemoryGroup:
         """An empty group that remembers how this one has voted."""
         group = MemoryGroup(membership)
-        group._hard_state = HardState(self._hard_state.term, self._hard_state.vote, 0)
+        group._hard_state = self._hard_state.after_drop(self.term(self._last), self._last)
         return group
 
 

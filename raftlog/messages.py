@@ -50,11 +50,23 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class HardState(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What must be durable before a promise leaves. `commit` may lag: it is only a hint."""
+    """What must be durable before a promise leaves. `commit` may lag: it is only a hint.
+
+    (floor_term, floor_index) is where a log ended that this disk once had of the group, and
+    has dropped. The replica votes only for logs that are at least as complete: what it had
+    acknowledged may be committed, and others may still count on its vote to protect it.
+    """
 
     term: int = 0
     vote: int = NOBODY
     commit: int = 0
+    floor_term: int = 0
+    floor_index: int = 0
+
+    def after_drop(self, last_term: int, last_index: int) -> HardState:
+        """What must be remembered when the group's log, which ended there, is dropped."""
+        floor = max((self.floor_term, self.floor_index), (last_term, last_index))
+        return HardState(self.term, self.vote, 0, *floor)
 
 
 class Membership(msgspec.Struct, frozen=True, array_like=True):

@@ -291,7 +291,7 @@ class RawNode:
         term, vote, commit = raft.term, raft.vote, raft.log.committed
         if term != self._term or vote != self._vote or commit != self._commit:
             self._term, self._vote, self._commit = term, vote, commit
-            self._emitted = HardState(term, vote, commit)
+            self._emitted = HardState(term, vote, commit, *raft.log.floor)
             return self._emitted
         return self._emitted if must_sync and self._emitted != self._durable else None
 

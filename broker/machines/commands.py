@@ -7,7 +7,8 @@ the storage format: never reuse one, add fields only at the end and with a defau
     10-29  queues and consumers       (every shard)
     30-39  upkeep of a shard          (every shard, proposed by its leader)
     40-49  sessions                   (shard 0)
-    50-69  topology                   (shard 0)
+    50-59  topology                   (shard 0)
+    60-69  the cluster's nodes        (shard 0)
     70-89  locks, 90-109 cache        (reserved)
 
 Identifiers
@@ -295,6 +296,58 @@ class Unbind(Command, frozen=True, tag=55):
     arguments: Arguments | None
 
 
+# --- the cluster's nodes (shard 0) --------------------------------------------------------
+
+# `version` is that of the list on which the proposer judged: on another one nothing happens.
+
+
+class ClusterFound(Command, frozen=True, tag=60):
+    """The nodes with which the cluster begins. Nothing happens when there is a list already."""
+
+    nodes: tuple[tuple[str, str, int], ...]  #: (name, host, peer port)
+
+
+class NodeAdd(Command, frozen=True, tag=61):
+    """A new node gets a copy of shard 0, and no vote yet."""
+
+    version: int
+    name: str
+    host: str
+    port: int
+
+
+class NodePromote(Command, frozen=True, tag=62):
+    """A node that joined becomes a member: it votes, and takes its share of the shards."""
+
+    version: int
+    name: str
+
+
+class NodeRemove(Command, frozen=True, tag=63):
+    """A node is to give away what it has, and never to come back under this name."""
+
+    version: int
+    name: str
+
+
+class NodeSeen(Command, frozen=True, tag=64):
+    """A node was in contact: which disk it has, and where it listens to peers.
+
+    A disk that is known already never changes. An empty host or port 0: as it was.
+    """
+
+    name: str
+    disk: bytes
+    host: str
+    port: int
+
+
+class ClusterSettle(Command, frozen=True, tag=65):
+    """All groups are where this version of the list wants them."""
+
+    version: int
+
+
 QueueCommand: TypeAlias = (
     Enqueue
     | Subscribe
@@ -315,7 +368,10 @@ SessionCommand: TypeAlias = SessionOpen | SessionResume | SessionClose
 TopologyCommand: TypeAlias = (
     ExchangeDeclare | ExchangeDelete | QueueDeclare | QueueRemove | Bind | Unbind
 )
-AnyCommand: TypeAlias = QueueCommand | SessionCommand | TopologyCommand
+ClusterCommand: TypeAlias = (
+    ClusterFound | NodeAdd | NodePromote | NodeRemove | NodeSeen | ClusterSettle
+)
+AnyCommand: TypeAlias = QueueCommand | SessionCommand | TopologyCommand | ClusterCommand
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[AnyCommand] = msgspec.msgpack.Decoder(AnyCommand)

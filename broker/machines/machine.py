@@ -2,7 +2,7 @@
 
     entry (index, now_ms, commands)
         -> queues, and each session's operations and consumers    on every shard
-        -> topology and registry                                  on shard 0
+        -> topology, registry and the cluster's nodes             on shard 0
         -> effects, in order
 
 The same entries give the same state and the same effects on every replica: the machine
@@ -31,12 +31,19 @@ from broker.machines.commands import (
     AnyCommand,
     Attach,
     Bind,
+    ClusterCommand,
+    ClusterFound,
+    ClusterSettle,
     Count,
     Credit,
     Enqueue,
     ExchangeDeclare,
     ExchangeDelete,
     Fetch,
+    NodeAdd,
+    NodePromote,
+    NodeRemove,
+    NodeSeen,
     Outcome,
     Purge,
     QueueCreate,
@@ -70,6 +77,7 @@ from broker.machines.effects import (
     Unused,
 )
 from broker.machines.limits import Limits, with_changes
+from broker.machines.members import Members, MembersState
 from broker.machines.queue import PRIORITY_MAX, Queue, QueueState, queue_from, queue_state
 from broker.machines.registry import Registry, SessionRecord
 from broker.machines.sessions import (
@@ -105,6 +113,7 @@ class MachineState(msgspec.Struct, frozen=True, array_like=True):
     topology_index: int = 0
     limits: Limits | None = None
     limits_index: int = 0
+    members: MembersState = MembersState()
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -112,7 +121,7 @@ _decoder = msgspec.msgpack.Decoder(MachineState)
 
 
 class Machine:
-    """The state of one shard. `topology` and `registry` are empty on shards other than 0.
+    """The state of one shard. `topology`, `registry` and `members` are empty but on shard 0.
 
     shards: how many there are; `place` gives one below that for a virtual host and a queue's
     name, the same on every replica; both never change in a cluster's life. `limits` are in
@@ -128,6 +137,7 @@ class Machine:
         self.limits_index = 0  #: the entry of shard 0 that set them; 0: none has yet
         self.topology = Topology(place, shards, limits)
         self.registry = Registry(limits)
+        self.members = Members()
         self._founding = limits
         self._queues: dict[int, Queue] = {}
         self._sessions: dict[int, Session] = {}
@@ -222,13 +232,14 @@ class Machine:
                 topology_index=self.topology_index,
                 limits=self.limits if self.limits_index else None,
                 limits_index=self.limits_index,
+                members=self.members.state(),
             )
         )
 
     def restore(self, data: bytes) -> None:
         """Become the machine that made this snapshot, an earlier or a later one.
 
-        `topology` and `registry` stay the objects they are, for those who look at them.
+        `topology`, `registry` and `members` stay the objects they are, for those who look at them.
         `msgspec.DecodeError` when the bytes are no snapshot; then nothing has changed.
         """
         state = _decoder.decode(data)
@@ -239,6 +250,7 @@ class Machine:
         self._set_limits(state.limits or self._founding, state.limits_index)
         self.topology.load(state.topology)
         self.registry.load(state.registry)
+        self.members.load(state.members)
         self._queues.clear()
         self._sessions.clear()
         keepers: dict[tuple[int, int, int], Consumer] = {}
@@ -321,6 +333,16 @@ class Machine:
             ):
                 assert self.shard == 0
                 self._shape(command, id, effects)
+            case (
+                ClusterFound()
+                | NodeAdd()
+                | NodePromote()
+                | NodeRemove()
+                | NodeSeen()
+                | ClusterSettle()
+            ):
+                assert self.shard == 0
+                self._list(command)
             case _:
                 raise _never(command)
 
@@ -593,6 +615,25 @@ class Machine:
         effects.append(SessionGone(command.session, command.reason))
         if owned:
             effects.append(TopologyChanged())
+
+    # --- the cluster's nodes --------------------------------------------------------------
+
+    def _list(self, command: ClusterCommand) -> None:
+        match command:
+            case ClusterFound():
+                self.members.found(command)
+            case NodeAdd():
+                self.members.add(command)
+            case NodePromote():
+                self.members.promote(command)
+            case NodeRemove():
+                self.members.remove(command)
+            case NodeSeen():
+                self.members.seen(command)
+            case ClusterSettle():
+                self.members.settle(command)
+            case _:
+                raise _never(command)
 
     # --- topology -------------------------------------------------------------------------
 

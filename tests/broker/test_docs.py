@@ -43,6 +43,7 @@ TYPES = {
     "list[tuple[int, bytes]]": "[[int, bytes]]",
     "list[tuple[int, list[int]]]": "[[int, [int]]]",
     "list[tuple[int, int]]": "[[int, int]]",
+    "tuple[tuple[str, str, int], ...]": "[[str, str, int]]",
     "Any": "any",
 }
 """How the page writes the annotations that it does not take over as they are."""

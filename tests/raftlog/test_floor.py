@@ -1,0 +1,73 @@
+"""What is left of a log that was dropped: a vote as careful as before."""
+
+from __future__ import annotations
+
+import pytest
+
+from raftlog.config import Config
+from raftlog.messages import (
+    Entry,
+    HardState,
+    Membership,
+    PreVoteReply,
+    PreVoteRequest,
+    VoteReply,
+    VoteRequest,
+)
+from raftlog.node import RawNode
+from raftlog.storage import MemoryStorage
+
+DROPPED = HardState(term=5, vote=2, commit=7).after_drop(5, 9)
+
+
+def made_anew() -> tuple[RawNode, MemoryStorage]:
+    """Replica 3 after it has dropped a log that ended with entry 9 of term 5."""
+    storage = MemoryStorage(Membership())
+    storage.set_hard_state(DROPPED)
+    return RawNode(Config(id=3), storage), storage
+
+
+def test_a_dropped_log_leaves_term_vote_and_its_end() -> None:
+    assert HardState(5, 2, 0, 5, 9) == DROPPED
+
+
+def test_the_end_of_a_shorter_log_dropped_later_does_not_lower_the_floor() -> None:
+    assert DROPPED.after_drop(4, 20) == DROPPED
+    assert DROPPED.after_drop(6, 1) == HardState(5, 2, 0, 6, 1)
+
+
+@pytest.mark.parametrize(
+    ("term", "index", "granted"), [(5, 8, False), (4, 100, False), (5, 9, True), (6, 1, True)]
+)
+def test_a_replica_made_anew_votes_as_the_one_before(term: int, index: int, granted: bool) -> None:
+    node, _ = made_anew()
+    node.step(PreVoteRequest(1, 3, 6, index, term))
+    ready = node.ready()
+    (reply,) = ready.messages
+    assert isinstance(reply, PreVoteReply)
+    assert reply.granted is granted
+    node.advance(ready)
+    node.step(VoteRequest(1, 3, 6, index, term))
+    (answer,) = node.ready().messages_after
+    assert isinstance(answer, VoteReply)
+    assert answer.granted is granted
+
+
+def test_the_floor_outlives_the_writes_of_later_terms() -> None:
+    node, _ = made_anew()
+    node.step(VoteRequest(1, 3, 8, 9, 5))
+    hard_state = node.ready().hard_state
+    assert hard_state is not None
+    assert (hard_state.term, hard_state.vote) == (8, 1)
+    assert (hard_state.floor_term, hard_state.floor_index) == (5, 9)
+
+
+def test_a_log_above_the_floor_counts_by_itself() -> None:
+    _, storage = made_anew()
+    storage.set_membership(Membership(voters=(1, 2, 3)))
+    storage.append([Entry(index, 6, 0, b"") for index in range(1, 12)])
+    node = RawNode(Config(id=3), storage)
+    node.step(PreVoteRequest(1, 3, 7, 10, 6))
+    (reply,) = node.ready().messages
+    assert isinstance(reply, PreVoteReply)
+    assert not reply.granted
