@@ -20,6 +20,7 @@ PORTS = ("port", "peer_port", "http_port")
 NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 FRAME_OVERHEAD_BYTES = 64 << 10
 """Room for the names and numbers beside a message's body and headers."""
+MAY_BE_ZERO = ("grace_ms", "audit_ms")
 WILDCARDS = ("0.0.0.0", "::", "*", "")
 
 
@@ -61,6 +62,7 @@ class Config:
     grace_ms_max: int = 600_000  #: longer wishes are cut to it
     link_lost_ms: int = 3000  #: without a sign of life a link counts as lost
     hello_ms_max: int = 10_000  #: a Hello that shard 0 has not answered by then is forgotten
+    audit_ms: int = 60_000  #: between comparisons of a shard's replicas that work; 0: none
 
     # --- limits on what clients send: refused, the connection lives ----------------------
     # Those of queues, exchanges, bindings, sessions and consumers are part of what `apply`
@@ -98,7 +100,7 @@ class Config:
             value = getattr(self, field.name)
             if field.type != "int":
                 continue
-            least = 0 if field.name == "grace_ms" else 1
+            least = 0 if field.name in MAY_BE_ZERO else 1
             if value < least:
                 raise ConfigError(f"{option(field.name)} {value} must be at least {least}")
             if field.name in PORTS and value > PORT_MAX:

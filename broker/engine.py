@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from broker.answers import Answers
+from broker.auditor import Auditor
 from broker.cluster import Cluster
 from broker.config import Config
 from broker.courier import Courier
@@ -27,12 +28,13 @@ from broker.keeper import Keeper
 from broker.leaders import Leaders
 from broker.leadership import Leadership
 from broker.learner import Learner
+from broker.lender import Lender
 from broker.limiter import Limiter
 from broker.machines.limits import values_of
 from broker.operations import Operations
 from broker.overview import Overview
 from broker.peer_protocol import PeerProtocolError, RaftRecord, decode_peer_frame
-from broker.peer_records import INCARNATION, PeerRecords
+from broker.peer_records import PeerRecords
 from broker.protocol import (
     VOLATILE_SHARD,
     Hello,
@@ -90,11 +92,19 @@ class Engine:
         self._operations = Operations(cluster, homes, router, inspector)
         unused = Unused(cluster, router, volatile)
         self._courier = Courier(cluster, homes, self._operations, unused)
+        self._auditor = auditor = Auditor(cluster)
         keeper = Keeper(cluster, volatile, self._courier)
         self._operations.keep = keeper.keep
         self._answers = Answers(cluster, homes, self._operations)
         self._peer_records = PeerRecords(
-            cluster, homes, self._operations, self._answers, keeper, inspector
+            cluster,
+            homes,
+            self._operations,
+            self._answers,
+            keeper,
+            inspector,
+            auditor,
+            Lender(cluster),
         )
         queues = Queues(cluster, router, volatile, keeper, unused)
         self._reception = Reception(cluster, homes, volatile, keeper, queues)
@@ -114,6 +124,7 @@ class Engine:
             inspector,
             Silence(cluster),
             limiter,
+            auditor,
         )
         self._readies: list[tuple[Shard, Ready]] = []
 
@@ -285,11 +296,14 @@ class Engine:
             self._courier.carry_out(shard.number, raft.term, applied, shard.message)
         elif not entry.data and entry.term == raft.term and raft.role is Role.LEADER:
             self._leadership.enter_service(shard)  # by its own no-op
+        if shard.machine.audited == entry.index:
+            self._auditor.applied(shard)
 
     def _post(self, group: int, target: int, message: bytes) -> None:
         peer = self._cluster.peers.get(self._cluster.names.get(target, ""))
         if peer is not None:
-            peer.records.append(RaftRecord(group, INCARNATION, message))
+            incarnation = self.shards[group].storage.incarnation
+            peer.records.append(RaftRecord(group, incarnation, message))
 
     # --- looking inside -------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 RaftMQError
   ConfigError              a setting is wrong; names it
+  StateDiffers             a node's own state is not that of the others: it stops
   Refused                  the broker says no: nothing was done (AMQP's codes)
     AccessRefused 403 · NotFound 404 · ResourceLocked 405 · PreconditionFailed 406
     ContentTooLarge 311 · NoRoute 312 · MalformedFrame 501 · InvalidArgument 502
@@ -44,6 +45,23 @@ class RaftMQError(Exception):
 
 class ConfigError(RaftMQError):
     """A setting is wrong; the message names it and says what to do."""
+
+
+class StateDiffers(RaftMQError):
+    """A majority of a shard's replicas has another state than this node, which must stop.
+
+    seen: who has which hash, as text.
+    """
+
+    def __init__(self, node: str, shard: int, index: int, seen: str) -> None:
+        super().__init__(
+            f"the state of shard {shard} on node {node} after entry {index} is not that of the "
+            f"other replicas ({seen}). The others go on. Do not start this node again: keep its "
+            "directory for inspection, remove the node from the cluster and add one under a new "
+            "name, with an empty directory"
+        )
+        self.shard = shard
+        self.index = index
 
 
 class Refused(RaftMQError):

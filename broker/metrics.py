@@ -51,6 +51,11 @@ class Counters:
     sessions_resumed: int = 0
     sessions_expired: int = 0
     elections: int = 0
+    other_incarnation: int = 0
+    audits: int = 0
+    audits_equal: int = 0
+    audits_different: int = 0
+    damaged_records: int = 0
 
 
 _HELP = {
@@ -73,6 +78,11 @@ _HELP = {
     "sessions_resumed": "Sessions resumed by clients of this node.",
     "sessions_expired": "Sessions that were given up after their grace.",
     "elections": "Times that this node became the leader of a shard.",
+    "other_incarnation": "Records for another group of the same number, which were dropped.",
+    "audits": "States of shards that were hashed to be compared with those of other replicas.",
+    "audits_equal": "Hashes of other replicas that were equal to this node's own.",
+    "audits_different": "Audits in which replicas differed.",
+    "damaged_records": "Damaged records that were found here when another node asked for a copy.",
 }
 
 

@@ -18,11 +18,12 @@ from pathlib import Path
 
 from broker.config import Config
 from broker.engine import Engine
+from broker.errors import StateDiffers
 from broker.groups import voters
 from broker.transport import Transport
 from broker.web import start_web
 from raftlog.lmdb_store import Identity, LmdbStore
-from raftlog.store_errors import StoreFailed
+from raftlog.store_errors import StoreError
 from raftlog.write import GroupWrite
 
 FRAMES_PER_TURN = 2000
@@ -149,7 +150,8 @@ class Node:
                     break
             if self._clients_waiting or self._peers_waiting or self.engine.has_work():
                 self._wake()
-        except StoreFailed as error:
+        except (StoreError, StateDiffers) as error:
+            # The disk failed, a record is damaged, or the others have another state.
             log.error("node %s stops, the other nodes go on: %s", self.config.node_id, error)
             self._stop(1)
         except Exception:

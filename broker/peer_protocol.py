@@ -162,6 +162,35 @@ class State(Record, frozen=True, tag=15):
     data: bytes
 
 
+class StateHash(Record, frozen=True, tag=20):
+    """What the state of a group's machine comes to after an entry, at the sender."""
+
+    group: int
+    incarnation: int
+    index: int
+    format: int  #: of the hash: those of different formats are not compared
+    hash: bytes
+
+
+class EntryPull(Record, frozen=True, tag=21):
+    """Asks for copies of log entries and bodies: the sender repairs its directory."""
+
+    number: int
+    group: int
+    incarnation: int
+    entries: list[int]  #: indexes
+    bodies: list[int]  #: message ids
+
+
+class EntryPart(Record, frozen=True, tag=22):
+    """The answer to `EntryPull`: what the sender has of it, in part when it is much."""
+
+    number: int
+    group: int
+    entries: list[tuple[int, int, int, bytes]]  #: (index, term, kind, data)
+    bodies: list[tuple[int, bytes]]  #: (message id, body)
+
+
 AnyRecord: TypeAlias = (
     RaftRecord
     | Forward
@@ -178,6 +207,9 @@ AnyRecord: TypeAlias = (
     | Bodies
     | PullState
     | State
+    | StateHash
+    | EntryPull
+    | EntryPart
 )
 
 

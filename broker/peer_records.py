@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Final, get_args
 
 from broker.answers import Answers
+from broker.auditor import Auditor
 from broker.cluster import Cluster
 from broker.errors import Code
 from broker.homes import Homes
 from broker.inspector import Inspector
 from broker.keeper import Keeper
+from broker.lender import Lender
 from broker.machines.commands import (
     AnyCommand,
     ClusterCommand,
@@ -24,6 +26,8 @@ from broker.peer_protocol import (
     AnyRecord,
     Ask,
     Done,
+    EntryPart,
+    EntryPull,
     Forward,
     Leads,
     Lost,
@@ -31,6 +35,7 @@ from broker.peer_protocol import (
     PeerFrame,
     RaftRecord,
     Relay,
+    StateHash,
     Told,
     Value,
 )
@@ -40,9 +45,6 @@ from broker.router import TOPOLOGY
 from broker.shard import Shard
 from raftlog.messages import MessageInvalid, decode_message
 from raftlog.ready import Role
-
-INCARNATION = 1
-"""Of every group: grows when a group is made anew under the same number."""
 
 TOPOLOGY_ONLY: Final = frozenset(
     get_args(SessionCommand) + get_args(TopologyCommand) + get_args(ClusterCommand)
@@ -61,9 +63,12 @@ class PeerRecords:
         answers: Answers,
         keeper: Keeper,
         inspector: Inspector,
+        auditor: Auditor,
+        lender: Lender,
     ) -> None:
         self._cluster, self._homes, self._operations = cluster, homes, operations
         self._answers, self._keeper, self._inspector = answers, keeper, inspector
+        self._auditor, self._lender = auditor, lender
 
     def take(self, peer: Peer, frame: PeerFrame) -> None:
         """A frame of this peer."""
@@ -90,8 +95,12 @@ class PeerRecords:
         match record:
             case RaftRecord(group=group, incarnation=incarnation, message=message):
                 shard = self._cluster.shards.get(group)
-                if shard is not None and incarnation == INCARNATION:
+                if shard is None:
+                    return
+                if incarnation == shard.storage.incarnation:
                     self._step(peer, shard, message)
+                else:
+                    self._cluster.counters.other_incarnation += 1
             case Forward(shard=number, commands=commands):
                 self._forwarded(peer, number, commands, frame.topology)
             case Relay(session=session, answers=answers):
@@ -113,6 +122,12 @@ class PeerRecords:
                 peer.records.append(Told(number, self._inspector.answer(what)))
             case Told(number=number, value=value):
                 self._inspector.told(number, peer.node, value)
+            case StateHash():
+                self._auditor.told(peer, record)
+            case EntryPull():
+                self._lender.lend(peer, record)
+            case EntryPart():
+                pass  # for a repair, not for a node that runs
 
     def _step(self, peer: Peer, shard: Shard, message: bytes) -> None:
         cluster = self._cluster

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from broker.auditor import Auditor
 from broker.cluster import Cluster
 from broker.expiry import Expiry
 from broker.homes import Homes
@@ -39,10 +40,12 @@ class Upkeep:
     inspector: Inspector
     silence: Silence
     limiter: Limiter
+    auditor: Auditor
     _due: dict[str, int] = field(default_factory=dict)
 
     def tick(self) -> None:
         """Do what is due."""
+        self.auditor.propose()
         if self._is_due("hello", HELLO_AGAIN_MS):
             self.reception.ask_again()
             self.operations.ask_again()

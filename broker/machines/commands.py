@@ -185,6 +185,10 @@ class Tick(Command, frozen=True, tag=32):
     """Only time passes."""
 
 
+class Audit(Command, frozen=True, tag=33):
+    """Each replica tells the others the hash of its state after this entry; nothing changes."""
+
+
 class SetLimits(Command, frozen=True, tag=34):
     """From here on the machine's limits are others.
 
@@ -363,6 +367,7 @@ QueueCommand: TypeAlias = (
     | SessionDown
     | Tick
     | SetLimits
+    | Audit
 )
 SessionCommand: TypeAlias = SessionOpen | SessionResume | SessionClose
 TopologyCommand: TypeAlias = (

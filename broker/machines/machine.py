@@ -30,6 +30,7 @@ from broker.errors import Code
 from broker.machines.commands import (
     AnyCommand,
     Attach,
+    Audit,
     Bind,
     ClusterCommand,
     ClusterFound,
@@ -92,6 +93,10 @@ from broker.machines.sessions import (
 from broker.machines.topology import Place, QueueRecord, Refusal, Topology, TopologyState
 
 FORMAT = 1
+HASH_FORMAT = 1
+"""Of what `state_hash` covers: to be raised with every change of it, for hashes of different
+formats are not compared. Else nodes of two versions would find one another damaged."""
+
 _OUTCOMES = tuple(int(outcome) for outcome in Outcome)
 
 # Every operation of a session but the two hot ones, Enqueue and Settle.
@@ -135,6 +140,7 @@ class Machine:
         self.topology_index = 0  #: what a leader must have applied of shard 0 to propose here
         self.limits = limits
         self.limits_index = 0  #: the entry of shard 0 that set them; 0: none has yet
+        self.audited = 0  #: the last entry that asked for an `Audit`; no part of the state
         self.topology = Topology(place, shards, limits)
         self.registry = Registry(limits)
         self.members = Members()
@@ -314,6 +320,8 @@ class Machine:
                 pass
             case SetLimits():
                 self._limit(command)
+            case Audit():
+                self.audited = self.applied
             case SessionOpen():
                 assert self.shard == 0
                 effects.append(self.registry.open(command, id, self.now_ms))

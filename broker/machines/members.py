@@ -27,7 +27,6 @@ from broker.machines.commands import (
     NodeSeen,
 )
 
-
 NODES_MAX = 64
 """Of a cluster, those that were removed not counted. The same on every replica, for ever."""
 

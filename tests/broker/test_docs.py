@@ -44,6 +44,8 @@ TYPES = {
     "list[tuple[int, list[int]]]": "[[int, [int]]]",
     "list[tuple[int, int]]": "[[int, int]]",
     "tuple[tuple[str, str, int], ...]": "[[str, str, int]]",
+    "list[int]": "[int]",
+    "list[tuple[int, int, int, bytes]]": "[[int, int, int, bytes]]",
     "Any": "any",
 }
 """How the page writes the annotations that it does not take over as they are."""
