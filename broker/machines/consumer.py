@@ -47,10 +47,16 @@ class ConsumerState(msgspec.Struct, frozen=True, array_like=True):
     exclusive: bool
     priority: int
     arguments: Arguments | None
-    held: list[tuple[int, int]]  #: in id order
+    held: list[int]  #: message ids, ascending ...
+    counts: list[int]  #: ... and the values of `Held` to them: flat, for there may be a million
 
 
 def consumer_state(consumer: Consumer) -> ConsumerState:
+    held = sorted(consumer.held)
+    if held == list(consumer.held):  # mostly, and far quicker
+        counts = list(consumer.held.values())
+    else:
+        counts = [consumer.held[id] for id in held]
     return ConsumerState(
         session=consumer.session,
         id=consumer.id,
@@ -58,7 +64,8 @@ def consumer_state(consumer: Consumer) -> ConsumerState:
         exclusive=consumer.exclusive,
         priority=consumer.priority,
         arguments=consumer.arguments,
-        held=sorted(consumer.held.items()),
+        held=held,
+        counts=counts,
     )
 
 
@@ -71,5 +78,5 @@ def consumer_from(state: ConsumerState, queue: int) -> Consumer:
         exclusive=state.exclusive,
         priority=state.priority,
         arguments=state.arguments,
-        held=dict(state.held),
+        held=dict(zip(state.held, state.counts, strict=True)),
     )

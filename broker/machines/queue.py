@@ -229,6 +229,8 @@ class Queue:
 
     def keepers(self) -> list[Consumer]:
         """Those that hold messages without being consumers (any more), by session and id."""
+        if sum(len(consumer.held) for consumer in self.consumers.values()) == len(self.checked_out):
+            return []  # without going over a million checkouts
         seen = dict.fromkeys(self.checked_out.values())
         found = [holder for holder in seen if (holder.session, holder.id) not in self.consumers]
         return sorted(found, key=lambda holder: (holder.session, holder.id))

@@ -63,7 +63,8 @@ class SessionState(msgspec.Struct, frozen=True, array_like=True):
 
     id: int
     floor: int
-    done: list[tuple[Any, ...]]  #: (seq,) confirmed, or (seq, kind, ...), see below
+    done: list[int]  #: seqs, as they came: flat, for all sessions may remember very many ...
+    answers: list[tuple[Any, ...]]  #: ... and (seq, kind, ...) where more was said than `Confirm`
     consumers: list[tuple[int, int]]  #: (queue, consumer)
     keepers: list[tuple[int, int]]
 
@@ -75,7 +76,8 @@ def session_state(session: Session) -> SessionState:
     return SessionState(
         id=session.id,
         floor=session.floor,
-        done=[_pack(seq, session.done[seq]) for seq in session.order],
+        done=list(session.order),
+        answers=[_pack(seq, answer) for seq, answer in session.done.items() if answer is not None],
         consumers=[(consumer.queue, consumer.id) for consumer in session.consumers.values()],
         keepers=list(session.keepers),
     )
@@ -84,8 +86,10 @@ def session_state(session: Session) -> SessionState:
 def session_from(state: SessionState) -> Session:
     """The session without its consumers and keepers, for whoever has restored the queues."""
     session = Session(state.id, state.floor)
-    for packed in state.done:
-        session.remember(packed[0], _unpack(state.id, packed))
+    for seq in state.done:
+        session.remember(seq, None)
+    for packed in state.answers:
+        session.done[packed[0]] = _unpack(state.id, packed)
     return session
 
 
@@ -94,10 +98,8 @@ def again(session: Session, seq: int, answer: Answer | None) -> Answer | Confirm
     return Confirm(session.id, seq) if answer is None else answer
 
 
-def _pack(seq: int, answer: Answer | None) -> tuple[Any, ...]:
+def _pack(seq: int, answer: Answer) -> tuple[Any, ...]:
     match answer:
-        case None:
-            return (seq,)
         case Reply():
             return (seq, _REPLY, answer.value)
         case Refuse():
@@ -106,10 +108,8 @@ def _pack(seq: int, answer: Answer | None) -> tuple[Any, ...]:
             return (seq, _FETCHED, answer.queue, answer.id, answer.count, answer.ready)
 
 
-def _unpack(session: int, packed: tuple[Any, ...]) -> Answer | None:
+def _unpack(session: int, packed: tuple[Any, ...]) -> Answer:
     match packed:
-        case (_,):
-            return None
         case (seq, 1, value):
             # Replies are flat tuples or single values; the codec makes lists of tuples.
             return Reply(session, seq, tuple(value) if isinstance(value, list) else value)

@@ -14,6 +14,7 @@ from broker.config import Config, Peer
 
 _CONFIG: dict[str, Callable[[Random], Any]] = {
     "entry_commands_max": lambda random: random.choice([2, 10_000, 10_000]),
+    "audit_ms": lambda random: random.choice([500, 2000, 60_000]),
 }
 
 
