@@ -78,5 +78,6 @@ class Cluster:
         return self.now_ms - peer.heard_ms < self.config.link_lost_ms
 
     def serving(self) -> bool:
-        """Whether this node can serve clients: it knows a leader of shard 0."""
-        return self.shard_zero.raft.leader != 0 and TOPOLOGY in self.leaders
+        """Whether this node can serve clients: it knows a leader of shard 0, and what it leads."""
+        zero = self.shard_zero
+        return zero.raft.leader != 0 and not zero.receiving and TOPOLOGY in self.leaders

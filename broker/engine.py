@@ -2,10 +2,10 @@
 
     peer_frame, client_frame, tick          take what has come
       begin()      propose, collect every group's Ready      -> writes
-      peer_frames()                                          -> may leave before the write
+      peer_frames(), part_frames()                           -> may leave before the write
       (the shell writes all of it in one transaction)
       end()        messages that promise durability, apply, effects
-      peer_frames(), client_frames()                         -> leave after the write
+      peer_frames(), part_frames(), client_frames()          -> leave after the write
 
 The shell (`node.py`) and the simulation drive it alike.
 """
@@ -49,12 +49,14 @@ from broker.reception import Reception
 from broker.router import Caller, Router
 from broker.shard import Shard
 from broker.silence import Silence
+from broker.snapshots.receiver import Receiver
+from broker.snapshots.sender import Sender
 from broker.status import NodeStatus
 from broker.unused import Unused
 from broker.upkeep import Upkeep
 from broker.volatile import VolatileShard
 from raftlog.chance import Chance
-from raftlog.messages import Entry, encode_message
+from raftlog.messages import Entry, SnapshotRequest, encode_message
 from raftlog.ready import Ready, Role
 from raftlog.storage import GroupStorage
 from raftlog.write import GroupWrite
@@ -96,6 +98,7 @@ class Engine:
         keeper = Keeper(cluster, volatile, self._courier)
         self._operations.keep = keeper.keep
         self._answers = Answers(cluster, homes, self._operations)
+        self._sender, self._receiver = Sender(cluster), Receiver(cluster)
         self._peer_records = PeerRecords(
             cluster,
             homes,
@@ -105,6 +108,8 @@ class Engine:
             inspector,
             auditor,
             Lender(cluster),
+            self._sender,
+            self._receiver,
         )
         queues = Queues(cluster, router, volatile, keeper, unused)
         self._reception = Reception(cluster, homes, volatile, keeper, queues)
@@ -190,6 +195,7 @@ class Engine:
         if peer is not None:
             for shard in self.shards.values():
                 shard.raft.peer_lost(peer.raft_id)
+            self._sender.lost(node)
 
     def tick(self, now_ms: int) -> None:
         """One tick of `tick_ms`. `now_ms` never goes back: this node's own durations hang on it."""
@@ -198,6 +204,8 @@ class Engine:
             shard.raft.tick()
             shard.full = False
         self._upkeep.tick()
+        self._sender.tick()
+        self._receiver.tick()
 
     def _malformed(self, identity: bytes, error: ProtocolError) -> None:
         self.counters.malformed_frames += 1
@@ -210,7 +218,7 @@ class Engine:
     def has_work(self) -> bool:
         """Whether a turn would do anything."""
         topology = self._cluster.shard_zero.applied
-        return any(
+        return self._receiver.has_work() or any(
             shard.raft.has_ready() or shard.can_propose(topology) for shard in self.shards.values()
         )
 
@@ -220,16 +228,27 @@ class Engine:
         writes, lazy = [], []
         for number, shard in self.shards.items():
             self._propose(shard, unix_ms)
-            if not shard.raft.has_ready():
+            ready = shard.raft.ready() if shard.raft.has_ready() else None
+            part = self._receiver.write(
+                shard, installs=ready is not None and ready.snapshot is not None
+            )
+            if ready is None:
+                if part is not None:
+                    writes.append(part)
                 continue
-            ready = shard.raft.ready()
             self._readies.append((shard, ready))
             for message in ready.messages:
+                if type(message) is SnapshotRequest:
+                    self._sender.offered(shard, message.target)
                 self._post(number, message.target, encode_message(message))
-            if ready.entries or (ready.hard_state is not None and ready.must_sync):
-                writes.append(GroupWrite(number, ready.hard_state, ready.entries))
+            write = GroupWrite(number, ready.hard_state, ready.entries)
+            if part is not None:
+                writes.append(write._replace(bodies=part.bodies, chunks=part.chunks))
+            elif ready.must_sync:
+                writes.append(write)
             elif ready.hard_state is not None:
-                lazy.append(GroupWrite(number, ready.hard_state))
+                lazy.append(write)
+        self._receiver.pull()
         if self._readies:
             self.counters.turns += 1
         return writes + lazy if writes else writes
@@ -246,6 +265,9 @@ class Engine:
             for entry in ready.committed:
                 self._apply(shard, entry)
             shard.raft.advance(ready)
+            if ready.snapshot is not None:
+                self._receiver.installed(shard)
+        self._receiver.written()
         self._answers.release()
         if reads:
             self._operations.read_topology()
@@ -263,6 +285,21 @@ class Engine:
             )
             if frame:
                 frames.append((node, frame))
+        return frames
+
+    def part_frames(self) -> list[tuple[str, bytes]]:
+        """Parts of snapshots, to be sent on links of their own: nothing may wait behind them."""
+        cluster, frames = self._cluster, []
+        for node, peer in cluster.peers.items():
+            if peer.parts:
+                parts = peer.part_frames(
+                    cluster.id,
+                    cluster.node,
+                    cluster.boot,
+                    cluster.shard_zero.applied,
+                    cluster.address,
+                )
+                frames += [(node, frame) for frame in parts]
         return frames
 
     def client_frames(self) -> list[tuple[bytes, bytes]]:

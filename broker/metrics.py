@@ -56,6 +56,11 @@ class Counters:
     audits_equal: int = 0
     audits_different: int = 0
     damaged_records: int = 0
+    snapshots_sent: int = 0
+    snapshots_received: int = 0
+    snapshots_failed: int = 0
+    snapshot_bytes_sent: int = 0
+    snapshot_bytes_received: int = 0
 
 
 _HELP = {
@@ -83,6 +88,11 @@ _HELP = {
     "audits_equal": "Hashes of other replicas that were equal to this node's own.",
     "audits_different": "Audits in which replicas differed.",
     "damaged_records": "Damaged records that were found here when another node asked for a copy.",
+    "snapshots_sent": "Snapshots that this node, as leader, brought to a replica.",
+    "snapshots_received": "Snapshots of shards that this node has installed.",
+    "snapshots_failed": "Snapshots that this node offered and nobody pulled to their end.",
+    "snapshot_bytes_sent": "Bodies and states sent in parts of snapshots.",
+    "snapshot_bytes_received": "Bodies and states received in parts of snapshots.",
 }
 
 

@@ -194,6 +194,8 @@ class Node:
     def _send(self) -> None:
         for node, frame in self.engine.peer_frames():
             self._transport.send_peer(node, frame)
+        for node, frame in self.engine.part_frames():
+            self._transport.send_part(node, frame)
 
     def _write(self, writes: list[GroupWrite]) -> None:
         start = time.perf_counter()

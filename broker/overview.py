@@ -28,6 +28,8 @@ class Overview:
         for number, shard in cluster.shards.items():
             if not shard.raft.leader:
                 return False, f"shard {number} has no leader; is a majority of nodes running?"
+            if shard.receiving:
+                return False, f"shard {number} receives a snapshot from node {shard.receiving}"
             if shard.applied < shard.raft.commit:
                 return False, f"shard {number} is replaying its log"
         missing = [n for n in range(cluster.config.shards) if n not in cluster.leaders]
@@ -89,6 +91,7 @@ class Overview:
                 commit=shard.raft.commit,
                 applied=shard.applied,
                 last=shard.raft.last_index,
+                receiving=shard.receiving,
             )
             for number, shard in self._cluster.shards.items()
         ]

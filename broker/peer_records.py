@@ -25,6 +25,7 @@ from broker.peer_protocol import (
     Again,
     AnyRecord,
     Ask,
+    Bodies,
     Done,
     EntryPart,
     EntryPull,
@@ -33,8 +34,11 @@ from broker.peer_protocol import (
     Lost,
     No,
     PeerFrame,
+    PullBodies,
+    PullState,
     RaftRecord,
     Relay,
+    State,
     StateHash,
     Told,
     Value,
@@ -43,7 +47,9 @@ from broker.peers import Peer
 from broker.protocol import VOLATILE_SHARD
 from broker.router import TOPOLOGY
 from broker.shard import Shard
-from raftlog.messages import MessageInvalid, decode_message
+from broker.snapshots.receiver import Receiver
+from broker.snapshots.sender import Sender
+from raftlog.messages import MessageInvalid, SnapshotRequest, decode_message
 from raftlog.ready import Role
 
 TOPOLOGY_ONLY: Final = frozenset(
@@ -65,10 +71,13 @@ class PeerRecords:
         inspector: Inspector,
         auditor: Auditor,
         lender: Lender,
+        sender: Sender,
+        receiver: Receiver,
     ) -> None:
         self._cluster, self._homes, self._operations = cluster, homes, operations
         self._answers, self._keeper, self._inspector = answers, keeper, inspector
         self._auditor, self._lender = auditor, lender
+        self._sender, self._receiver = sender, receiver
 
     def take(self, peer: Peer, frame: PeerFrame) -> None:
         """A frame of this peer."""
@@ -79,6 +88,8 @@ class PeerRecords:
     def _number(self, peer: Peer, frame: PeerFrame) -> None:
         """Notice lost frames by their numbers."""
         peer.heard_ms = self._cluster.now_ms
+        if frame.number == 0:
+            return  # a part of a snapshot, by another link
         peer.address = frame.address
         expected = peer.number_in + 1 if frame.boot == peer.boot else 1
         known = peer.boot != 0
@@ -122,6 +133,14 @@ class PeerRecords:
                 peer.records.append(Told(number, self._inspector.answer(what)))
             case Told(number=number, value=value):
                 self._inspector.told(number, peer.node, value)
+            case PullBodies():
+                self._sender.pull_bodies(peer, record)
+            case PullState():
+                self._sender.pull_state(peer, record)
+            case Bodies():
+                self._receiver.bodies(peer, record)
+            case State():
+                self._receiver.state(peer, record)
             case StateHash():
                 self._auditor.told(peer, record)
             case EntryPull():
@@ -137,7 +156,11 @@ class PeerRecords:
             cluster.counters.malformed_frames += 1
             cluster.log(f"dropped a malformed Raft message of node {peer.node}: {error}")
             return
-        if opened.sender == peer.raft_id and opened.target == shard.raft.id:
+        if opened.sender != peer.raft_id or opened.target != shard.raft.id:
+            return
+        if isinstance(opened, SnapshotRequest):
+            self._receiver.offered(peer, shard, opened)
+        else:
             shard.raft.step(opened)
 
     def _forwarded(

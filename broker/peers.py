@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from broker.peer_protocol import AnyRecord, Done, Forward, PeerFrame, Relay, encode_peer_frame
+from broker.peer_protocol import (
+    AnyRecord,
+    Bodies,
+    Done,
+    Forward,
+    PeerFrame,
+    Relay,
+    State,
+    encode_peer_frame,
+)
 
 
 @dataclass(slots=True)
@@ -23,6 +32,7 @@ class Peer:
     heard_ms: int = -1_000_000_000
     address: str = ""  #: where it serves clients
     records: list[AnyRecord] = field(default_factory=list)
+    parts: list[Bodies | State] = field(default_factory=list)  #: of snapshots
     forwards: dict[int, list[tuple[int, bytes]]] = field(default_factory=dict)
     relays: dict[int, list[bytes]] = field(default_factory=dict)
     done: dict[tuple[int, int], dict[int, list[int]]] = field(default_factory=dict)
@@ -77,3 +87,13 @@ class Peer:
         return encode_peer_frame(
             PeerFrame(cluster, sender, boot, self.number_out, topology, address, records)
         )
+
+    def part_frames(
+        self, cluster: bytes, sender: str, boot: int, topology: int, address: str
+    ) -> list[bytes]:
+        """The parts of snapshots that wait, each in a frame of its own that is not counted."""
+        parts, self.parts = self.parts, []
+        return [
+            encode_peer_frame(PeerFrame(cluster, sender, boot, 0, topology, address, [part]))
+            for part in parts
+        ]

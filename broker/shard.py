@@ -108,7 +108,8 @@ class Shard:
         self.applied = raft.applied
         self.serving_term = 0  #: the own term whose no-op is applied; 0: not in service
         self.full = False  #: Raft took no more; try again when something was applied
-        self.receiving = False  #: a snapshot is on its way to here
+        self.receiving = ""  #: the node that a snapshot is on its way from
+        self.pulled_ms = -1_000_000_000  #: when a part of the checkpoint was last asked for
         self._entry_bytes_max = entry_bytes_max
         self._entry_commands_max = entry_commands_max
         self._batches: OrderedDict[int, Batch] = OrderedDict()

@@ -29,6 +29,7 @@ class ShardStatus(msgspec.Struct, frozen=True, kw_only=True):
     commit: int
     applied: int
     last: int  #: index of the last entry of this node's log
+    receiving: str = ""  #: the node that sends a snapshot of it, while it comes
 
 
 class SessionStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
     clients  ROUTER  bind          identity, frame
     peers    ROUTER  bind          identity, frame      only received from
              DEALER  connect x n            frame       only sent to
+             DEALER  connect, when needed   frame       ... with parts of snapshots alone
 
 ZeroMQ's file descriptors are edge-triggered: a receive that does not end in EAGAIN, and every
 send, may have used an edge up. `receive` therefore drains, and after sends to clients
@@ -26,6 +27,9 @@ CLIENT_FRAMES_MAX = 1000
 """From one client, waiting to be read; then libzmq stops reading its link, and TCP makes it wait.
 Clients bound what they have under way; this is for one that does not."""
 
+PARTS_MAX = 4
+"""Parts of snapshots that wait for a link to one peer; more are dropped, and pulled again."""
+
 UNREAD_FRAMES_MAX = 10_000
 """For one client that does not read; then its link counts as lost, and it may come back."""
 
@@ -36,7 +40,9 @@ class Transport:
     def __init__(self, config: Config) -> None:
         """Bind and connect; raise `ConfigError` when an address cannot be had."""
         self._context = zmq.Context(1)
+        self._config = config
         self._dealers: dict[str, zmq.Socket[bytes]] = {}
+        self._part_dealers: dict[str, zmq.Socket[bytes]] = {}
         self._monitors: dict[int, tuple[str, zmq.Socket[bytes]]] = {}
         try:
             self.clients = self._router(
@@ -86,12 +92,8 @@ class Transport:
         socket.setsockopt(zmq.IPV6, 1)
 
     def _connect(self, config: Config, node: str, host: str, port: int) -> None:
-        socket = self._context.socket(zmq.DEALER)
-        self._set_up(socket, config)
+        socket = self._dealer(config)
         socket.immediate = 1  # nothing is queued for a peer that is away
-        socket.reconnect_ivl = 50
-        socket.reconnect_ivl_max = 500
-        socket.connect_timeout = 1000
         monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         self._dealers[node] = socket
         self._monitors[_fd(monitor)] = (node, monitor)
@@ -102,6 +104,14 @@ class Transport:
                 f"--cluster-nodes: {host}:{port} is no address for node {node} "
                 f"({error.strerror or error}): give a host's name or address and a port"
             ) from error
+
+    def _dealer(self, config: Config) -> zmq.Socket[bytes]:
+        socket = self._context.socket(zmq.DEALER)
+        self._set_up(socket, config)
+        socket.reconnect_ivl = 50
+        socket.reconnect_ivl_max = 500
+        socket.connect_timeout = 1000
+        return socket
 
     @property
     def clients_fd(self) -> int:
@@ -151,6 +161,19 @@ class Transport:
             self._dealers[node].send(frame, zmq.NOBLOCK)
         except zmq.Again:
             pass
+
+    def send_part(self, node: str, frame: bytes) -> None:
+        """Send a part of a snapshot, or drop it when as many wait already."""
+        socket = self._part_dealers.get(node)
+        if socket is None:
+            socket = self._part_dealers[node] = self._dealer(self._config)
+            socket.sndhwm = PARTS_MAX
+            peer = self._config.peer(node)
+            socket.connect(f"tcp://{peer.host}:{peer.peer_port}")
+        try:
+            socket.send(frame, zmq.NOBLOCK)
+        except zmq.Again:
+            pass  # it is pulled again
 
     def send_client(self, identity: bytes, frame: bytes) -> bool:
         """Send; False when this client cannot be reached any more."""

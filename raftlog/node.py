@@ -20,7 +20,7 @@ from raftlog.errors import (
 from raftlog.leader import Leader
 from raftlog.membership import Change
 from raftlog.messages import NOBODY, Entry, HardState, Membership, Message, Snapshot
-from raftlog.progress import Progress
+from raftlog.progress import Progress, ProgressState
 from raftlog.raft import Raft
 from raftlog.ready import ProgressStatus, ReadState, Ready, Role, SoftState, Status
 from raftlog.storage import Storage
@@ -211,6 +211,12 @@ class RawNode:
         """
         leading = self._raft.leading
         return leading is not None and leading.snapshot_progress(member)
+
+    def is_sent_snapshot(self, member: int) -> bool:
+        """Whether, as this leader knows, a snapshot is on its way to this member."""
+        leading = self._raft.leading
+        progress = leading.progress.get(member) if leading is not None else None
+        return progress is not None and progress.state is ProgressState.SNAPSHOT
 
     def report_snapshot(self, member: int, ok: bool) -> None:
         """The snapshot sent to this member has arrived there, or has failed to."""

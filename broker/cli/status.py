@@ -11,7 +11,7 @@ import click
 
 from broker.cli.http_view import first_status
 from broker.cli.tables import table
-from broker.status import NodeStatus, encode_status
+from broker.status import NodeStatus, ShardStatus, encode_status
 
 DEFAULT_URLS = ("http://127.0.0.1:7652", "http://127.0.0.1:7850")
 """Where `raftmq node` and the first node of `raftmq dev` serve HTTP unless told otherwise."""
@@ -54,9 +54,13 @@ def describe(seen: NodeStatus) -> str:
         table(
             ("SHARD", "ROLE", "LEADER", "TERM", "COMMIT", "APPLIED", "LAST"),
             [
-                (s.shard, s.role, s.leader or None, s.term, s.commit, s.applied, s.last)
+                (s.shard, _role(s), s.leader or None, s.term, s.commit, s.applied, s.last)
                 for s in seen.shards
             ],
         ),
     ]
     return "\n\n".join(parts)
+
+
+def _role(shard: ShardStatus) -> str:
+    return f"{shard.role} < {shard.receiving}" if shard.receiving else shard.role

@@ -14,7 +14,7 @@ from broker.engine import Engine
 from broker.groups import founding_limits
 from broker.homes import HELD_PER_SECOND
 from broker.machines.limits import Limits, values_of
-from tests.simulation.world import Disk
+from raftlog.memory_store import MemoryStore
 
 CLIENT = b"client"
 TURNS_MAX = 100
@@ -24,10 +24,10 @@ TICKS_MAX = 200
 class LoneNode:
     """An engine with its disk, driven turn by turn; `say` gives the answers of one client."""
 
-    def __init__(self, config: Config, disk: Disk | None = None) -> None:
+    def __init__(self, config: Config, disk: MemoryStore | None = None) -> None:
         """disk: of a node that ran before."""
         me = [raft_id(config.node_id)]
-        self.disk = disk or Disk(dict.fromkeys(range(config.shards), me))
+        self.disk = disk or MemoryStore(dict.fromkeys(range(config.shards), me))
         self.engine = Engine(
             config, boot=1, now_ms=0, storages=self.disk.storages, random=random.Random(1)
         )

@@ -29,7 +29,7 @@ class Network:
         self.carried = 0
         self._world = world
         self._chance = world.chance("network")
-        self._arrival: dict[Link, float] = {}
+        self._arrival: dict[tuple[Link, bool], float] = {}
         self._blocked: dict[Link, float] = {}  #: until when
         self._clogged: dict[Link, float] = {}
         self._resets: dict[Link, int] = {}
@@ -44,8 +44,12 @@ class Network:
         target: str,
         deliver: Callable[[], None],
         cut: Callable[[], None] | None = None,
+        *,
+        parts: bool = False,
     ) -> None:
         """Deliver after a while, unless the link says otherwise now or then.
+
+        parts: over the second connection between two nodes, which has an order of its own.
 
         Between nodes whole frames are lost, as when a socket that is not connected drops them.
         A client's link is one TCP connection: it loses nothing, or it is `cut`.
@@ -61,10 +65,10 @@ class Network:
         low, high = self._latency_ms if now < self._latency_until else CALM_MS
         arrival = max(
             now + low + (high - low) * self._chance.random(),
-            self._arrival.get(link, 0.0) + 1e-6,
+            self._arrival.get((link, parts), 0.0) + 1e-6,
             self._clogged.get(link, 0.0),
         )
-        self._arrival[link] = arrival
+        self._arrival[link, parts] = arrival
         connection = self._resets.get(link, 0)
 
         def arrive() -> None:
@@ -103,7 +107,8 @@ class Network:
         """The connections between two nodes are made anew, in both directions."""
         for link in ((one, other), (other, one)):
             self._resets[link] = self._resets.get(link, 0) + 1
-            self._arrival.pop(link, None)
+            for parts in (False, True):
+                self._arrival.pop((link, parts), None)
 
     def lose(self, share: float, for_ms: float) -> None:
         """Each frame is lost with this probability."""

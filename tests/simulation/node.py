@@ -196,12 +196,9 @@ class SimNode:
 
     def _send(self, engine: Engine) -> None:
         for target, frame in engine.peer_frames():
-            node = self._nodes[target]
-
-            def deliver(node: SimNode = node, frame: bytes = frame) -> None:
-                node.take(lambda engine: engine.peer_frame(frame))
-
-            self._network.send(self.name, target, deliver)
+            self._send_peer(target, frame)
+        for target, frame in engine.part_frames():
+            self._send_peer(target, frame, parts=True)
         for identity, frame in engine.client_frames():
             client = self.clients.get(identity)
             if client is None or not client.has(identity):
@@ -216,3 +213,11 @@ class SimNode:
                 ),
                 lambda client=client, identity=identity: client.cut(identity),  # type: ignore[misc]
             )
+
+    def _send_peer(self, target: str, frame: bytes, *, parts: bool = False) -> None:
+        node = self._nodes[target]
+
+        def deliver() -> None:
+            node.take(lambda engine: engine.peer_frame(frame))
+
+        self._network.send(self.name, target, deliver, parts=parts)
