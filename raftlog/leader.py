@@ -468,10 +468,12 @@ class Leader:
     def compactable_to(self) -> int:
         """Up to where the log may be compacted without cutting off a member that follows.
 
-        Members that were silent for two quorum checks do not hold the log back.
+        Members that were silent for two quorum checks do not hold the log back, until they
+        are heard again.
         """
         index = self._raft.log.applied
         for member, progress in self.progress.items():
-            if member != self._raft.id and progress.silent_periods < 2:
+            answers = progress.recent_active or progress.silent_periods < 2
+            if member != self._raft.id and answers:
                 index = min(index, max(progress.match, progress.pending_snapshot))
         return index

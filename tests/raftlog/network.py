@@ -14,91 +14,23 @@ from functools import partial
 from random import Random
 
 from raftlog.config import Config
-from raftlog.errors import RaftError, StorageError
+from raftlog.errors import RaftError
 from raftlog.membership import Change, Step, StepKind, Transition, members
 from raftlog.messages import (
-    AppendReply,
-    Entry,
-    HardState,
     Membership,
     Message,
     SnapshotRequest,
-    VoteReply,
-    VoteRequest,
     decode_message,
     encode_message,
 )
-from raftlog.node import RawNode, Role
+from raftlog.node import Role
+from tests.raftlog.checker import Checker
 from tests.raftlog.host import Host
+from tests.raftlog.trials import all_trials
+from tests.simulation.violation import Violation, noticed
 
 POOL_MAX = 300
 HEALING_ROUNDS = 1000
-
-
-class Checker:
-    """What was ever true of the group: nothing may contradict it later."""
-
-    def __init__(self) -> None:
-        self.leaders: dict[int, int] = {}  # term -> who led it
-        self.entries: dict[tuple[int, int], tuple[Entry, int]] = {}  # with the term before
-        self.committed: list[tuple[int, bytes]] = [(0, b"")]  # by index
-        self.durable: dict[int, HardState] = {}
-        self.lives: dict[int, tuple[RawNode, int, int]] = {}  # node, commit, applied
-
-    def sent(self, host: Host, message: Message) -> None:
-        """A promise on the wire is in its sender's durable image."""
-        hard, _ = host.storage.initial_state()
-        match message:
-            case AppendReply():
-                assert hard.term == message.term, ("ack before term", message, hard)
-                assert host.storage.last_index() >= message.index, ("ack before write", message)
-            case VoteReply(granted=True):
-                assert (hard.term, hard.vote) == (message.term, message.target), (message, hard)
-            case VoteRequest():
-                assert (hard.term, hard.vote) == (message.term, message.sender), (message, hard)
-
-    def written(self, host: Host, entries: list[Entry]) -> None:
-        """Log matching: an entry of (index, term) is the same everywhere, and so is its past."""
-        for entry in entries:
-            before = host.storage.term(entry.index - 1)
-            known = self.entries.setdefault((entry.index, entry.term), (entry, before))
-            assert known == (entry, before), ("logs differ", known, entry, before)
-        hard, _ = host.storage.initial_state()
-        old = self.durable.get(host.node.id, HardState())
-        assert hard.term >= old.term and hard.commit >= old.commit, (old, hard)
-        assert hard.term > old.term or old.vote in (0, hard.vote), ("voted twice", old, hard)
-        self.durable[host.node.id] = hard
-
-    def applied(self, entries: list[Entry]) -> None:
-        """One history of commits."""
-        for entry in entries:
-            assert entry.index <= len(self.committed), ("applied before committed", entry)
-            if entry.index == len(self.committed):
-                self.committed.append((entry.term, entry.data))
-            assert self.committed[entry.index] == (entry.term, entry.data), ("histories", entry)
-
-    def looked_at(self, host: Host) -> None:
-        """One leader per term, who has everything committed; nothing goes back."""
-        node = host.node
-        old, commit, applied = self.lives.get(node.id, (node, 0, 0))
-        if old is node:
-            assert node.commit >= commit and node.applied >= applied
-        self.lives[node.id] = node, node.commit, node.applied
-        if node.role is not Role.LEADER:
-            return
-        if self.leaders.setdefault(node.term, node.id) != node.id:
-            raise AssertionError(("two leaders", node.term, node.id, self.leaders[node.term]))
-        self._is_complete(host)
-
-    def _is_complete(self, host: Host) -> None:
-        log = host.node._raft.log
-        for index in range(max(log.first_index(), len(self.committed) - 5), len(self.committed)):
-            try:
-                term = log.term(index)
-            except StorageError:
-                term = -1
-            later = host.node.term < self.committed[index][0]  # committed after its time
-            assert later or term == self.committed[index][0], ("leader lacks", index, term)
 
 
 class Network:
@@ -123,8 +55,8 @@ class Network:
         }
         self.loss = rng.choice([0.0, 0.05, 0.3])
         self.changes = rng.random() < 0.5
-        self.checker = Checker()
         self.hosts = {id: self._host(id, Membership(voters=self.founders)) for id in self.founders}
+        self.checker = Checker(self.hosts)
         self.pool: list[Message] = []
         self.broken: set[tuple[int, int]] = set()
         self.reads: dict[bytes, int] = {}  # name -> what was committed when it was asked
@@ -163,8 +95,7 @@ class Network:
     def arrive(self, message: Message) -> None:
         if (message.sender, message.target) in self.broken or message.target not in self.hosts:
             return
-        self.hosts[message.target].node.step(decode_message(encode_message(message)))
-        self.checker.looked_at(self.hosts[message.target])
+        self.checker.step(self.hosts[message.target], decode_message(encode_message(message)))
 
     def turn(self, host: Host) -> None:
         """The next part of a turn; a crash may come between any two."""
@@ -174,13 +105,13 @@ class Network:
         else:
             self.complete(host)
 
-    def complete(self, host: Host) -> None:
+    def complete(self, host: Host, crash: float = 0.01) -> None:
         assert host.ready is not None
         ready = host.ready
         after = host.write()
         if ready.must_sync:
             self.checker.written(host, ready.entries)
-        if self.rng.random() < 0.01:
+        if self.rng.random() < crash:
             host.start()  # written, but nobody hears of it
             return
         self.send(host, after)
@@ -202,14 +133,18 @@ class Network:
         for read in host.reads:
             assert isinstance(read.context, bytes)
             asked = self.reads.pop(read.context)
-            assert read.index >= asked, ("stale read", read, asked)
+            if read.index < asked:
+                raise Violation("reads are not stale", f"{read}, asked at {asked}")
             self.answered += 1
         host.reads.clear()
 
     def propose(self, host: Host) -> None:
         for leader in self._leaders():
             self.number += 1
-            self._try(partial(leader.node.propose, b"%d" % self.number))
+            transferee = leader.node.status().transferee
+            if self._try(partial(leader.node.propose, b"%d" % self.number)) and transferee:
+                text = f"{leader.node.id} to {transferee}"
+                raise Violation("transfers refuse proposals", text)
 
     def read(self, host: Host) -> None:
         self.number += 1
@@ -229,8 +164,17 @@ class Network:
             limit = host.storage.snapshot().index
             if self.rng.random() < 0.7:
                 limit = min(limit, host.node.compactable_to())
+                self._check_compaction(host, limit)
             if limit >= host.storage.first_index():
                 host.storage.compact(limit)
+
+    def _check_compaction(self, host: Host, limit: int) -> None:
+        """Nobody who answers is cut off, except where a snapshot is on its way."""
+        for member, progress in host.node.status().progress.items():
+            near = max(progress.match, progress.pending_snapshot)
+            if progress.recent_active and near < limit:
+                text = f"{host.node.id} up to {limit}, {member} needs {near + 1}"
+                raise Violation("compaction spares who follows", text)
 
     def transfer(self, host: Host) -> None:
         for leader in self._leaders():
@@ -277,11 +221,13 @@ class Network:
                 self.hosts[node] = self._host(node, Membership())
         return Change(steps, rng.choice(list(Transition)))
 
-    def _try(self, event: Callable[[], object]) -> None:
+    def _try(self, event: Callable[[], object]) -> bool:
         try:
             event()
         except RaftError as refusal:
             self.trace.append(f"refused: {refusal}")
+            return False
+        return True
 
     def _leaders(self) -> list[Host]:
         return [host for host in self.hosts.values() if host.node.role is Role.LEADER]
@@ -295,33 +241,55 @@ class Network:
             if host.ready is not None:
                 self.complete(host)
         for round in range(HEALING_ROUNDS):
-            for host in self.hosts.values():
-                host.node.tick()
-                while host.node.has_ready():
-                    self.send(host, host.begin())
-                    self.complete(host)
-                self.checker.looked_at(host)
-            waiting, self.pool = self.pool, []
-            for message in waiting:
-                self.arrive(message)
+            self._round()
             if round > 50 and round % 20 == 0:
                 self._propose_at_the_top(wanted)
             if self._all_have(wanted):
                 return
-        states = [host.node.status() for host in self.hosts.values()]
-        raise AssertionError(("no progress", states))
+        raise Violation("liveness", f"no progress: {self.states()}")
+
+    def rounds(self, count: int) -> None:
+        """Time passes, and what was sent arrives where no link is broken."""
+        for _ in range(count):
+            self._round()
+
+    def _round(self) -> None:
+        for host in self.hosts.values():
+            host.node.tick()
+            while host.node.has_ready():
+                self.send(host, host.begin())
+                self.complete(host, crash=0.0)
+            self.checker.looked_at(host)
+        waiting, self.pool = self.pool, []
+        for message in waiting:
+            self.arrive(message)
+
+    def cut_off(self, id: int) -> None:
+        """Break every link of a node."""
+        self.broken |= {link for other in self.hosts for link in ((id, other), (other, id))}
+
+    def top(self) -> Host | None:
+        """The leader of the highest term, if somebody leads."""
+        return max(self._leaders(), key=lambda host: host.node.term, default=None)
+
+    def states(self) -> list[object]:
+        """What all nodes are, for a text."""
+        return [host.node.status() for host in self.hosts.values()]
 
     def _propose_at_the_top(self, data: bytes) -> None:
+        """To leaders that have committed all they have: that is due without any proposal."""
         for host in self._leaders():
+            if host.node.commit < host.node.last_index:
+                continue
             if host.node.membership.outgoing and not host.node.membership.auto_leave:
                 self._try(partial(host.node.propose_conf_change, Change()))
             self._try(partial(host.node.propose, data))
 
     def _all_have(self, data: bytes) -> bool:
-        leaders = sorted(self._leaders(), key=lambda host: host.node.term)
-        if not leaders or data not in leaders[-1].machine.data:
+        top = self.top()
+        if top is None or data not in top.machine.data:
             return False
-        present = members(leaders[-1].node.membership)
+        present = members(top.node.membership)
         return all(data in self.hosts[id].machine.data for id in present)
 
 
@@ -342,13 +310,16 @@ WEIGHTS = [150, 400, 400, 40, 20, 3, 8, 2, 2, 2, 4]
 
 
 def run(seed: int, steps: int) -> Network:
-    """Run one seed; an `AssertionError` names it and shows what happened last."""
+    """Run one seed; a `Violation` names it and shows what happened last."""
     network = Network(seed)
     try:
         for _ in range(steps):
             network.step()
         network.heal()
+        all_trials(network)
     except Exception as error:
+        violation = error if isinstance(error, Violation) else noticed(error)
         trace = "\n".join(network.trace)
-        raise AssertionError(f"seed {seed}: {error!r}, after\n{trace}") from error
+        text = f"{violation.text}, in seed {seed} after\n{trace}"
+        raise Violation(violation.checker, text) from error
     return network
