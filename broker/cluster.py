@@ -58,13 +58,21 @@ class Cluster:
         if peer is not None:
             peer.forward(number, session, command)
 
-    def is_full(self, number: int) -> bool:
+    def is_full(self, number: int, session: int) -> bool:
         """Whether this node leads the shard, and so much waits that publishes are refused.
+
+        So much of this session, or of all together.
 
         Nothing else is: a settlement makes room, and a client counts a refused one as done.
         """
         shard = self.shards.get(number)
-        return shard is not None and shard.inbox.size > self.config.unconfirmed_bytes_max
+        if shard is None:
+            return False
+        inbox, config = shard.inbox, self.config
+        return (
+            inbox.size > config.unconfirmed_bytes_max
+            or inbox.size_of(session) > config.session_bytes_max
+        )
 
     def leader_of(self, number: int) -> str:
         """The node that leads a shard, in service or not yet; "" when none is known."""

@@ -82,7 +82,9 @@ class Config:
 
     # --- limits of the node ---------------------------------------------------------------
 
-    unconfirmed_bytes_max: int = 256 << 20  #: per shard, waiting for a majority; then refused
+    unconfirmed_bytes_max: int = 256 << 20  #: per shard, waiting to be proposed; then refused
+    session_bytes_max: int = 128 << 20  #: the same of one session
+    proposed_bytes_max: int = 2 << 20  #: per shard, waiting for a majority; the rest waits its turn
     entry_bytes_max: int = 1 << 20  #: commands batched into one entry; one always fits
     entry_commands_max: int = 10_000
     store_bytes_max: int = 64 << 30  #: of the data file; the node stops when it is full

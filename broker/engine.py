@@ -321,7 +321,7 @@ class Engine:
         elif shard.serving_term:
             shard.retire()
             cluster.log(f"node {cluster.node} leads shard {shard.number} no more")
-        elif shard.inbox.waiting and shard.raft.role is not Role.LEADER:
+        elif shard.inbox and shard.raft.role is not Role.LEADER:
             shard.inbox.clear()
 
     def _apply(self, shard: Shard, entry: Entry) -> None:

@@ -59,7 +59,7 @@ def _open_shard(
             election_tick=config.election_ticks,
             heartbeat_tick=config.heartbeat_ticks,
             max_entry_bytes_per_message=config.entry_bytes_max,
-            max_uncommitted_bytes=config.unconfirmed_bytes_max,
+            max_uncommitted_bytes=config.proposed_bytes_max,
             eager_commit=number == TOPOLOGY,
             rng=random,
         ),

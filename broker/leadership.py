@@ -30,8 +30,8 @@ class Leadership:
         cluster.log(f"node {cluster.node} leads shard {number} in term {term}")
         cluster.leaders.lead(number, term, cluster.node)
         self._tell([(number, term)])
+        self._limiter.bring_in_line(shard)
         self._queues.reconcile(shard)
-        self._limiter.bring_in_line(shard)  # last, for it goes before what was added first
 
     def announce(self) -> None:
         """Tell the peers of all shards that are led here."""

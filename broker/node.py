@@ -27,7 +27,7 @@ from raftlog.store_errors import StoreError
 from raftlog.write import GroupWrite
 
 FRAMES_PER_TURN = 2000
-CLIENTS_PER_TURN_S = 0.1
+CLIENTS_PER_TURN_S = 0.01
 """How long a turn listens to clients: whatever they send, peers and ticks come in between."""
 
 ROUNDS_PER_TURN = 8

@@ -33,7 +33,7 @@ from broker.protocol import (
 from broker.router import TOPOLOGY, Place, Result, Routed, Router, Send, Stale
 from broker.topology_reads import TopologyReads
 
-FULL = "too much is waiting for a majority (unconfirmed_bytes_max); slow down"
+FULL = "too much is waiting for a majority (session_bytes_max, unconfirmed_bytes_max); slow down"
 
 
 class Operations:
@@ -57,7 +57,8 @@ class Operations:
             case Goodbye():
                 home.closing = "closed by the client"
                 close = SessionClose(home.caller.session, 0, home.closing)
-                self._cluster.submit(TOPOLOGY, encode(close))
+                # In its session's name, to come after all that it has asked for.
+                self._cluster.submit(TOPOLOGY, encode(close), home.caller.session)
             case Inspect():
                 self._inspector.inspect(home, operation)
             case Held(shard=shard) if not home.may_hold(shard, self._cluster.now_ms):
@@ -134,7 +135,7 @@ class Operations:
     def _route(self, home: Home, operation: Routed, *, fresh: bool) -> None:
         plan = self._router.plan(home.caller, operation, fresh=fresh)
         if isinstance(plan, list):
-            if isinstance(operation, Publish) and self._is_full(plan):
+            if isinstance(operation, Publish) and self._is_full(home, plan):
                 self._say(home, RefusedAnswer(operation.seq, Code.RESOURCE_EXHAUSTED, FULL))
                 return
             self._send(home, operation.seq, plan)
@@ -149,10 +150,9 @@ class Operations:
                 self._cluster.counters.unroutable += 1
             self._say(home, plan)
 
-    def _is_full(self, sends: list[Send]) -> bool:
-        return any(
-            isinstance(send.place, int) and self._cluster.is_full(send.place) for send in sends
-        )
+    def _is_full(self, home: Home, sends: list[Send]) -> bool:
+        is_full, session = self._cluster.is_full, home.caller.session
+        return any(isinstance(send.place, int) and is_full(send.place, session) for send in sends)
 
     def _say(self, home: Home, answer: AnyAnswer) -> None:
         if isinstance(answer, RefusedAnswer):

@@ -179,7 +179,7 @@ class PeerRecords:
             command = self._opened(number, data)
             if command is None:
                 continue
-            if type(command) is Enqueue and cluster.is_full(number):
+            if type(command) is Enqueue and cluster.is_full(number, session):
                 code = Code.RESOURCE_EXHAUSTED
                 peer.records.append(No(number, 0, session, command.seq, code, FULL))
             else:

@@ -12,11 +12,12 @@ clients hear of the new one and name what they hold and miss.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from broker.batch import Batch, encode_batch, index_of, offset_of
+from broker.inbox import Inbox
 from broker.machines.commands import AnyCommand, Enqueue, decode
 from broker.machines.effects import Effect
 from broker.machines.machine import Machine
@@ -38,53 +39,6 @@ class Applied:
     commands: list[AnyCommand]
     effects: list[Effect]
     in_service: bool
-
-
-@dataclass(slots=True)
-class Inbox:
-    """Commands that wait to be proposed, in order, and how much they weigh."""
-
-    waiting: deque[tuple[int, int, bytes]] = field(default_factory=deque)
-    """(applied index of shard 0 that must be reached first, session, command)."""
-    size: int = 0  #: bytes of all that waits
-
-    def add(self, session: int, command: bytes, topology: int) -> None:
-        """Behind everything else."""
-        self.waiting.append((topology, session, command))
-        self.size += len(command)
-
-    def add_first(self, command: bytes) -> None:
-        """The broker's own upkeep goes before what clients ask."""
-        self.waiting.appendleft((0, 0, command))
-        self.size += len(command)
-
-    def take(
-        self, topology: int, is_open: Callable[[int], bool], bytes_max: int, commands_max: int
-    ) -> list[tuple[int, int, bytes]]:
-        """The next entry's commands, without those of sessions that are over."""
-        waiting, size = self.waiting, 0
-        taken: list[tuple[int, int, bytes]] = []
-        while waiting and waiting[0][0] <= topology and len(taken) < commands_max:
-            item = waiting[0]
-            weight = len(item[2])
-            if taken and size + weight > bytes_max:
-                break
-            waiting.popleft()
-            self.size -= weight
-            if item[1] == 0 or is_open(item[1]):
-                taken.append(item)
-                size += weight
-        return taken
-
-    def put_back(self, taken: list[tuple[int, int, bytes]]) -> None:
-        """They could not be proposed now."""
-        self.waiting.extendleft(reversed(taken))
-        self.size += sum(len(command) for _, _, command in taken)
-
-    def clear(self) -> None:
-        """Forget everything: clients repeat it."""
-        self.waiting.clear()
-        self.size = 0
 
 
 class Shard:
@@ -127,11 +81,10 @@ class Shard:
 
     def can_propose(self, topology: int) -> bool:
         """Whether `propose` would do anything, at this applied index of shard 0."""
-        waiting = self.inbox.waiting
         return (
-            bool(waiting)
+            bool(self.inbox)
             and not self.full
-            and waiting[0][0] <= topology
+            and self.inbox.is_due(topology)
             and self.machine.topology_index <= topology
             and self.in_service
         )
@@ -139,12 +92,9 @@ class Shard:
     def propose(self, now_ms: int, topology: int, is_open: Callable[[int], bool]) -> None:
         """Turn what waits into entries, as far as Raft takes them."""
         inbox, bytes_max, commands_max = self.inbox, self._entry_bytes_max, self._entry_commands_max
-        while inbox.waiting and inbox.waiting[0][0] <= topology:
-            taken = inbox.take(topology, is_open, bytes_max, commands_max)
-            if not taken:
-                continue
+        while taken := inbox.take(topology, is_open, bytes_max, commands_max):
             try:
-                self.raft.propose(encode_batch(now_ms, [command for _, _, command in taken]))
+                self.raft.propose(encode_batch(now_ms, [item.command for item in taken]))
             except ProposalDropped:
                 inbox.put_back(taken)
                 self.full = True

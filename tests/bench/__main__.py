@@ -21,13 +21,14 @@ from pathlib import Path
 
 from tests.bench import profile, report
 from tests.bench.failover import failover
+from tests.bench.fairness import fairness
 from tests.bench.meter import Meter, Sample, resident_mb
 from tests.bench.workloads import IN_MEMORY, WORKLOADS, Target
 from tests.cluster import Cluster
 
 IDLE_S = 4.0
 SETTLE_S = 1.0
-NAMES = (*WORKLOADS, "failover", "idle")
+NAMES = (*WORKLOADS, "failover", "idle", "fairness")
 
 
 def main() -> None:
@@ -65,6 +66,8 @@ def _measure(
                     print(f"  {measured.workload}: {measured.rate:,.0f}/s{sent}", flush=True)
             memory_mb = sum(resident_mb(pid) for pid in pids)
             notes.append(f"memory of the three nodes at the end: {memory_mb:,.0f} MiB")
+            if "fairness" in names:
+                notes.append(_fairness(cluster, given.seconds))
             if "failover" in names:
                 notes.append(_failover(cluster, given.kills))
         if given.profile and not profile.can_sample():
@@ -124,6 +127,16 @@ def _idle(pids: list[int]) -> str:
     percent = 100 * meter.server_cpu_s / meter.seconds
     memory_mb = sum(resident_mb(pid) for pid in pids)
     return f"idle: the three nodes use {percent:.1f} % of one core, {memory_mb:,.0f} MiB"
+
+
+def _fairness(cluster: Cluster, seconds: float) -> str:
+    calm = fairness(cluster, seconds)
+    return (
+        f"confirms of a calm client: alone p50 {calm.alone.percentile_ms(50):.1f} ms, "
+        f"p99 {calm.alone.percentile_ms(99):.1f} ms; beside one that floods its queue "
+        f"({calm.flooded:,} messages) p50 {calm.beside.percentile_ms(50):.0f} ms, "
+        f"p99 {calm.beside.percentile_ms(99):.0f} ms of {len(calm.beside.seconds)}"
+    )
 
 
 def _failover(cluster: Cluster, kills: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from functools import partial
 
+import msgspec
 import pytest
 
 from broker import groups
@@ -38,22 +39,22 @@ class LoneNode:
             self.engine.tick(self.now_ms)
             self.turns()
 
-    def turns(self) -> list[p.AnyAnswer]:
-        """Everything there is to do; what the client is told meanwhile."""
-        told = self._told()
+    def turns(self, client: bytes = CLIENT) -> list[p.AnyAnswer]:
+        """Everything there is to do; what a client is told meanwhile."""
+        told = self._told(client)
         for _ in range(TURNS_MAX):
             if not self.engine.has_work():
                 return told
             self.disk.write(self.engine.begin(self.now_ms))
             self.engine.end()
-            told += self._told()
+            told += self._told(client)
         raise AssertionError("work without an end")
 
-    def _told(self) -> list[p.AnyAnswer]:
+    def _told(self, client: bytes) -> list[p.AnyAnswer]:
         return [
             answer
             for identity, frame in self.engine.client_frames()
-            if identity == CLIENT
+            if identity == client
             for answer in p.decode_answers(frame)
         ]
 
@@ -121,6 +122,26 @@ def test_when_too_much_waits_publishes_are_refused_and_settlements_are_not() -> 
     assert refused == [14, 15, 16]
     confirmed = {seq for a in answers if isinstance(a, p.Confirmed) for seq in a.seqs}
     assert {10, 11, 12, 13, 20} <= confirmed
+
+
+def test_who_floods_a_shard_is_refused_before_others_are() -> None:
+    config = Config(session_bytes_max=1 << 20, shards=2)
+    node = LoneNode(config)
+    node.say(hello(0))
+    node.say(p.DeclareQueue(1, "q"))
+    other = p.encode_operations(1, [msgspec.structs.replace(hello(0), token=b"another secret!!")])
+    node.engine.client_frame(b"calm", other)
+    node.turns()
+    body = b"x" * (1 << 18)
+    flood = [p.Publish(10 + n, "", "q", False, 0, None, body) for n in range(7)]
+    node.engine.client_frame(CLIENT, p.encode_operations(1, [*flood]))
+    calm = [p.Publish(1, "", "q", False, 0, None, body)]
+    node.engine.client_frame(b"calm", p.encode_operations(1, [*calm]))
+    told = node.turns(b"calm")
+    assert p.Confirmed((1,)) in told
+    assert not any(isinstance(a, p.RefusedAnswer) for a in told)
+    (shard,) = [s for s in node.engine.status().queues if s.name == "q"]
+    assert shard.ready == 6  # 14, 15 and 16 came when more than the limit was waiting
 
 
 def test_a_flood_of_held_is_not_a_flood_of_deliveries() -> None:
