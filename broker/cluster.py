@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from broker.config import Config, raft_id
 from broker.leaders import Leaders
+from broker.machines.members import NodeRecord, NodeState
 from broker.metrics import Counters
-from broker.peers import Peer
+from broker.peers import Head, Peer
+from broker.placement import Target
+from broker.ring import replicas_of
 from broker.router import TOPOLOGY
 from broker.shard import Shard
 from raftlog.ready import Role
+
+
+class Kept(NamedTuple):
+    """Who keeps a group, as its leader has told."""
+
+    term: int
+    version: int  #: of the list of nodes that the group has reached; 0: it is on its way
+    voters: tuple[int, ...]
+    learners: tuple[int, ...]
 
 
 class Cluster:
@@ -25,10 +38,15 @@ class Cluster:
         shards: dict[int, Shard],
         leaders: Leaders,
         log: Callable[[str], None],
+        id: bytes = b"",
+        disk: bytes = b"",
     ) -> None:
-        """`shards` are those that this node keeps, shard 0 always among them."""
+        """`shards` are those that this node keeps, shard 0 always among them.
+
+        id: the cluster's; b"": that of the founding nodes in `config`. disk: this node's.
+        """
         self.config = config
-        self.id = config.cluster_id
+        self.id = id or config.cluster_id
         self.node = config.node_id
         self.address = config.client_address  #: goes out with every frame to a peer
         self.boot = boot
@@ -38,15 +56,40 @@ class Cluster:
         self.counters = Counters()
         self.shards = shards
         self.leaders = leaders
-        self.peers = {
-            peer.id: Peer(peer.id, raft_id(peer.id))
-            for peer in config.cluster_nodes
-            if peer.id != self.node
-        }
-        self.names = {raft_id(peer.id): peer.id for peer in config.cluster_nodes}
+        self.peers: dict[str, Peer] = {}  #: the others in the list of nodes; see `Roster`
+        self.names: dict[int, str] = {}  #: by Raft id, of all nodes there have ever been
+        self.kept: dict[int, Kept] = {}  #: by shard
+        self.dismissed: tuple[int, str] | None = None  #: this node is to stop: (exit code, why)
         self.shard_zero = shards[TOPOLOGY]
         self.topology = self.shard_zero.machine.topology
         self.registry = self.shard_zero.machine.registry
+        self.members = self.shard_zero.machine.members
+        self._founding = tuple(
+            NodeRecord(peer.id, peer.host, peer.peer_port, NodeState.MEMBER, founder=True)
+            for peer in config.cluster_nodes
+        )
+        own = config.peer(self.node)
+        self.head = Head(
+            self.id, self.node, boot, self.address, disk, f"{own.host}:{own.peer_port}"
+        )
+
+    def listed(self) -> tuple[NodeRecord, ...]:
+        """The nodes of the cluster: as shard 0 has them, and until it does as founded."""
+        return tuple(self.members.present) or self._founding
+
+    def target(self, number: int) -> Target:
+        """Who should keep a group."""
+        listed = self.listed()
+        nodes = [node.name for node in listed if node.state is NodeState.MEMBER]
+        voters = replicas_of(number, nodes, self.config.replication_factor)
+        joining = [node.name for node in listed if node.state is NodeState.JOINING]
+        learners = sorted(joining) if number == TOPOLOGY else []
+        return Target(tuple(map(raft_id, voters)), tuple(map(raft_id, learners)))
+
+    def live(self) -> set[int]:
+        """The Raft ids of all nodes that were heard lately, and this one's."""
+        heard = {peer.raft_id for peer in self.peers.values() if self.is_heard(peer)}
+        return heard | {raft_id(self.node)}
 
     def submit(self, number: int, command: bytes, session: int = 0) -> None:
         """Hand a command to its shard's leader; without one the client repeats it later."""

@@ -16,12 +16,13 @@ from collections.abc import Callable, Mapping
 
 from broker.answers import Answers
 from broker.auditor import Auditor
+from broker.changes import Changes
 from broker.cluster import Cluster
 from broker.config import Config
 from broker.courier import Courier
 from broker.errors import Code
 from broker.expiry import Expiry
-from broker.groups import new_machine, open_shards
+from broker.groups import new_machine, open_shard, open_shards
 from broker.homes import Homes
 from broker.inspector import Inspector
 from broker.keeper import Keeper
@@ -31,6 +32,7 @@ from broker.learner import Learner
 from broker.lender import Lender
 from broker.limiter import Limiter
 from broker.machines.limits import values_of
+from broker.mover import Mover
 from broker.operations import Operations
 from broker.overview import Overview
 from broker.peer_protocol import PeerProtocolError, RaftRecord, decode_peer_frame
@@ -46,7 +48,8 @@ from broker.protocol import (
 )
 from broker.queues import Queues
 from broker.reception import Reception
-from broker.router import Caller, Router
+from broker.roster import Roster
+from broker.router import TOPOLOGY, Caller, Router
 from broker.shard import Shard
 from broker.silence import Silence
 from broker.snapshots.receiver import Receiver
@@ -56,10 +59,10 @@ from broker.unused import Unused
 from broker.upkeep import Upkeep
 from broker.volatile import VolatileShard
 from raftlog.chance import Chance
-from raftlog.messages import Entry, SnapshotRequest, encode_message
+from raftlog.messages import Entry, Membership, SnapshotRequest, encode_message
 from raftlog.ready import Ready, Role
-from raftlog.storage import GroupStorage
-from raftlog.write import GroupWrite
+from raftlog.storage import GroupStore
+from raftlog.write import GroupWrite, Mark
 
 
 class Engine:
@@ -71,13 +74,20 @@ class Engine:
         *,
         boot: int,
         now_ms: int,
-        storages: Mapping[int, GroupStorage],
+        store: GroupStore,
         random: Chance,
+        cluster_id: bytes = b"",
         log: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """`boot` differs at every start of the node; `storages` has the groups it keeps."""
+        """`boot` differs at every start of the node; `store` has the groups it keeps.
+
+        cluster_id: of the directory; b"": that of the founding nodes in `config`.
+        """
         self._homes = homes = Homes()
-        self.shards = open_shards(config, storages, random)
+        self._config, self._store, self._random = config, store, random
+        if TOPOLOGY not in store.storages:
+            store.add_group(TOPOLOGY, Membership())  # a node that joins: it is sent what it needs
+        self.shards = open_shards(config, store.storages, random)
         self._cluster = cluster = Cluster(
             config,
             boot=boot,
@@ -85,7 +95,12 @@ class Engine:
             shards=self.shards,
             leaders=Leaders(homes),
             log=log,
+            id=cluster_id,
+            disk=store.disk_id,
         )
+        self._roster = Roster(cluster)
+        self._mover = Mover(cluster, self._roster)
+        self._changes = Changes(cluster)
         self.counters = cluster.counters
         router = Router(cluster.shard_zero.machine, config)
         volatile = VolatileShard(new_machine(config, VOLATILE_SHARD), config.volatile_messages_max)
@@ -110,7 +125,10 @@ class Engine:
             Lender(cluster),
             self._sender,
             self._receiver,
+            self._mover,
+            self._changes,
         )
+        self._peer_records.open_group = self._open_group
         queues = Queues(cluster, router, volatile, keeper, unused)
         self._reception = Reception(cluster, homes, volatile, keeper, queues)
         expiry = Expiry(cluster, homes)
@@ -130,6 +148,7 @@ class Engine:
             Silence(cluster),
             limiter,
             auditor,
+            self._mover,
         )
         self._readies: list[tuple[Shard, Ready]] = []
 
@@ -182,12 +201,9 @@ class Engine:
             self.counters.malformed_frames += 1
             cluster.log(f"dropped a malformed peer frame: {error}")
             return
-        peer = cluster.peers.get(frame.sender)
-        if frame.cluster != cluster.id or peer is None:
-            self.counters.malformed_frames += 1
-            cluster.log(f"dropped a frame of node '{frame.sender}': it is not of this cluster")
-            return
-        self._peer_records.take(peer, frame)
+        peer = self._roster.admit(frame)
+        if peer is not None:
+            self._peer_records.take(peer, frame)
 
     def peer_reset(self, node: str) -> None:
         """The link to a peer was reset: its process may have died."""
@@ -206,12 +222,32 @@ class Engine:
         self._upkeep.tick()
         self._sender.tick()
         self._receiver.tick()
+        self._drop_groups()
 
     def _malformed(self, identity: bytes, error: ProtocolError) -> None:
         self.counters.malformed_frames += 1
         self._cluster.log(f"dropped a malformed frame from a client: {error}")
         answer = RefusedAnswer(0, Code.MALFORMED_FRAME, f"not a frame: {error}")
         self._reception.denied.append((identity, join_answers([encode_answer(answer)])))
+
+    # --- groups that come and go ----------------------------------------------------------
+
+    def _open_group(self, number: int) -> Shard:
+        """This node is to keep a group: what is in it comes from its leader."""
+        self._cluster.log(f"node {self._cluster.node} gets a copy of shard {number}")
+        storage = self._store.add_group(number, Membership())
+        shard = open_shard(self._config, number, storage, self._random, "")
+        self.shards[number] = shard
+        return shard
+
+    def _drop_groups(self) -> None:
+        """Others keep these now. Between two turns, when nothing of them is under way."""
+        assert not self._readies
+        for number in sorted(self._mover.given_up):
+            self._cluster.log(f"node {self._cluster.node} gives up its copy of shard {number}")
+            del self.shards[number]
+            self._store.drop_group(number)
+        self._mover.given_up.clear()
 
     # --- a turn ---------------------------------------------------------------------------
 
@@ -242,6 +278,9 @@ class Engine:
                     self._sender.offered(shard, message.target)
                 self._post(number, message.target, encode_message(message))
             write = GroupWrite(number, ready.hard_state, ready.entries)
+            if ready.snapshot is not None and ready.snapshot.index == 0:
+                # A new replica learns who founded the group; the entries come after.
+                write = write._replace(install=Mark(0, 0, ready.snapshot.membership, 0))
             if part is not None:
                 writes.append(write._replace(bodies=part.bodies, chunks=part.chunks))
             elif ready.must_sync:
@@ -276,13 +315,7 @@ class Engine:
         """One frame for each peer there is something for."""
         cluster, frames = self._cluster, []
         for node, peer in cluster.peers.items():
-            frame = peer.frame(
-                cluster.id,
-                cluster.node,
-                cluster.boot,
-                cluster.shard_zero.applied,
-                cluster.address,
-            )
+            frame = peer.frame(cluster.head, cluster.shard_zero.applied)
             if frame:
                 frames.append((node, frame))
         return frames
@@ -292,13 +325,7 @@ class Engine:
         cluster, frames = self._cluster, []
         for node, peer in cluster.peers.items():
             if peer.parts:
-                parts = peer.part_frames(
-                    cluster.id,
-                    cluster.node,
-                    cluster.boot,
-                    cluster.shard_zero.applied,
-                    cluster.address,
-                )
+                parts = peer.part_frames(cluster.head, cluster.shard_zero.applied)
                 frames += [(node, frame) for frame in parts]
         return frames
 
@@ -341,6 +368,22 @@ class Engine:
         if peer is not None:
             incarnation = self.shards[group].storage.incarnation
             peer.records.append(RaftRecord(group, incarnation, message))
+
+    # --- the cluster's nodes --------------------------------------------------------------
+
+    @property
+    def dismissed(self) -> tuple[int, str] | None:
+        """(exit code, why) when this node does not belong to the cluster and is to stop."""
+        return self._cluster.dismissed
+
+    @property
+    def changes(self) -> Changes:
+        """What operators want changed."""
+        return self._changes
+
+    def endpoints(self) -> dict[str, tuple[str, int]]:
+        """(host, port) of all nodes there may be frames for."""
+        return self._roster.endpoints()
 
     # --- looking inside -------------------------------------------------------------------
 

@@ -45,14 +45,15 @@ def open_shards(
     """The shards of these storages, by number."""
     preferred = preferred_leaders(config)
     return {
-        number: _open_shard(config, number, storage, random, preferred[number])
+        number: open_shard(config, number, storage, random, preferred[number])
         for number, storage in storages.items()
     }
 
 
-def _open_shard(
+def open_shard(
     config: Config, number: int, storage: GroupStorage, random: Chance, preferred: str
 ) -> Shard:
+    """One shard. preferred: the node that is to lead it."""
     raft = RawNode(
         RaftConfig(
             id=raft_id(config.node_id),

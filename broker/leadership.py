@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from broker.cluster import Cluster
-from broker.groups import preferred_leaders
 from broker.limiter import Limiter
 from broker.peer_protocol import Leads
 from broker.queues import Queues
@@ -18,7 +17,6 @@ class Leadership:
 
     def __init__(self, cluster: Cluster, queues: Queues, limiter: Limiter) -> None:
         self._cluster, self._queues, self._limiter = cluster, queues, limiter
-        self._preferred = preferred_leaders(cluster.config)
         self._in_service_since: dict[int, int] = {}
 
     def enter_service(self, shard: Shard) -> None:
@@ -44,10 +42,11 @@ class Leadership:
         for number, shard in cluster.shards.items():
             if not shard.in_service:
                 continue
-            peer = cluster.peers.get(self._preferred[number])
+            preferred = cluster.target(number).voters[0]
+            peer = cluster.peers.get(cluster.names.get(preferred, ""))
             since = self._in_service_since.get(number, cluster.now_ms)
             settled = cluster.now_ms - since > BALANCE_AFTER_MS
-            if peer is None or not settled or not cluster.is_heard(peer):
+            if peer is None or not settled or not cluster.is_heard(peer) or not peer.trusted:
                 continue
             if shard.is_caught_up(peer.raft_id):
                 self._in_service_since[number] = cluster.now_ms

@@ -191,6 +191,40 @@ class EntryPart(Record, frozen=True, tag=22):
     bodies: list[tuple[int, bytes]]  #: (message id, body)
 
 
+class Groups(Record, frozen=True, tag=16):
+    """Who keeps the groups that the sender leads: (shard, term, version, voters, learners).
+
+    version: of the list of nodes that the group has reached; 0 while it is on its way.
+    """
+
+    groups: list[tuple[int, int, int, list[int], list[int]]]
+
+
+class Change(Record, frozen=True, tag=17):
+    """An operator, at the sender, wants the list of nodes changed. Repeated until answered."""
+
+    number: int
+    kind: str  #: add, promote or remove
+    node: str
+    host: str = ""
+    port: int = 0
+
+
+class Changed(Record, frozen=True, tag=18):
+    """The answer: code 0 when it is so, otherwise why not."""
+
+    number: int
+    code: int
+    text: str
+
+
+class Dismissed(Record, frozen=True, tag=19):
+    """The receiver does not belong to the cluster: it is to stop with this exit code."""
+
+    code: int
+    text: str
+
+
 AnyRecord: TypeAlias = (
     RaftRecord
     | Forward
@@ -210,6 +244,10 @@ AnyRecord: TypeAlias = (
     | StateHash
     | EntryPull
     | EntryPart
+    | Groups
+    | Change
+    | Changed
+    | Dismissed
 )
 
 
@@ -221,6 +259,8 @@ class PeerFrame(msgspec.Struct, frozen=True, array_like=True):
     topology: int  #: the sender's applied index of shard 0
     address: str  #: host:port where the sender serves clients
     records: list[AnyRecord]
+    disk: bytes = b""  #: the sender's disk, see `GroupStore.disk_id`
+    endpoint: str = ""  #: host:port where the other nodes reach the sender
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, get_args
 
 from broker.answers import Answers
 from broker.auditor import Auditor
+from broker.changes import Changes
 from broker.cluster import Cluster
 from broker.errors import Code
 from broker.homes import Homes
@@ -20,16 +22,21 @@ from broker.machines.commands import (
     TopologyCommand,
     decode,
 )
+from broker.mover import Mover
 from broker.operations import FULL, Operations
 from broker.peer_protocol import (
     Again,
     AnyRecord,
     Ask,
     Bodies,
+    Change,
+    Changed,
+    Dismissed,
     Done,
     EntryPart,
     EntryPull,
     Forward,
+    Groups,
     Leads,
     Lost,
     No,
@@ -49,13 +56,28 @@ from broker.router import TOPOLOGY
 from broker.shard import Shard
 from broker.snapshots.receiver import Receiver
 from broker.snapshots.sender import Sender
-from raftlog.messages import MessageInvalid, SnapshotRequest, decode_message
+from raftlog.messages import (
+    AppendRequest,
+    HeartbeatRequest,
+    MessageInvalid,
+    PreVoteRequest,
+    SnapshotRequest,
+    VoteRequest,
+    decode_message,
+)
 from raftlog.ready import Role
 
 TOPOLOGY_ONLY: Final = frozenset(
     get_args(SessionCommand) + get_args(TopologyCommand) + get_args(ClusterCommand)
 )
 """Commands that no machine but that of shard 0 can apply."""
+
+
+LEADS: Final = (AppendRequest, HeartbeatRequest, SnapshotRequest)
+"""What only a leader says."""
+ASKS: Final = (*LEADS, PreVoteRequest, VoteRequest)
+"""Messages that promise nothing: they may come from anybody, for all that hangs on them is what
+this node promises in turn."""
 
 
 class PeerRecords:
@@ -73,11 +95,16 @@ class PeerRecords:
         lender: Lender,
         sender: Sender,
         receiver: Receiver,
+        mover: Mover,
+        changes: Changes,
     ) -> None:
         self._cluster, self._homes, self._operations = cluster, homes, operations
         self._answers, self._keeper, self._inspector = answers, keeper, inspector
         self._auditor, self._lender = auditor, lender
         self._sender, self._receiver = sender, receiver
+        self._mover, self._changes = mover, changes
+        self.open_group: Callable[[int], Shard | None] = lambda number: None
+        """Makes a group that this node is to keep."""
 
     def take(self, peer: Peer, frame: PeerFrame) -> None:
         """A frame of this peer."""
@@ -105,13 +132,7 @@ class PeerRecords:
     def _record(self, peer: Peer, frame: PeerFrame, record: AnyRecord) -> None:
         match record:
             case RaftRecord(group=group, incarnation=incarnation, message=message):
-                shard = self._cluster.shards.get(group)
-                if shard is None:
-                    return
-                if incarnation == shard.storage.incarnation:
-                    self._step(peer, shard, message)
-                else:
-                    self._cluster.counters.other_incarnation += 1
+                self._step(peer, group, incarnation, message)
             case Forward(shard=number, commands=commands):
                 self._forwarded(peer, number, commands, frame.topology)
             case Relay(session=session, answers=answers):
@@ -131,6 +152,14 @@ class PeerRecords:
                 self._cluster.leaders.resync_led_by(peer.node)
             case Ask(number=number, what=what):
                 peer.records.append(Told(number, self._inspector.answer(what)))
+            case Groups():
+                self._mover.told(peer, record)
+            case Change():
+                self._changes.asked(peer, record)
+            case Changed():
+                self._changes.told(record)
+            case Dismissed(code=code, text=text):
+                self._cluster.dismissed = (code, text)
             case Told(number=number, value=value):
                 self._inspector.told(number, peer.node, value)
             case PullBodies():
@@ -148,7 +177,7 @@ class PeerRecords:
             case EntryPart():
                 pass  # for a repair, not for a node that runs
 
-    def _step(self, peer: Peer, shard: Shard, message: bytes) -> None:
+    def _step(self, peer: Peer, group: int, incarnation: int, message: bytes) -> None:
         cluster = self._cluster
         try:
             opened = decode_message(message)
@@ -156,9 +185,18 @@ class PeerRecords:
             cluster.counters.malformed_frames += 1
             cluster.log(f"dropped a malformed Raft message of node {peer.node}: {error}")
             return
-        if opened.sender != peer.raft_id or opened.target != shard.raft.id:
+        if opened.sender != peer.raft_id or opened.target != cluster.shard_zero.raft.id:
             return
-        if isinstance(opened, SnapshotRequest):
+        if not peer.trusted and not isinstance(opened, ASKS):
+            return
+        shard = cluster.shards.get(group)
+        if shard is None and isinstance(opened, LEADS) and self._mover.keeps(group):
+            shard = self.open_group(group)
+        if shard is None:
+            return
+        if incarnation != shard.storage.incarnation:
+            cluster.counters.other_incarnation += 1
+        elif isinstance(opened, SnapshotRequest):
             self._receiver.offered(peer, shard, opened)
         else:
             shard.raft.step(opened)

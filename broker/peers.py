@@ -20,6 +20,32 @@ from broker.peer_protocol import (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What stands in every frame of this node."""
+
+    cluster: bytes
+    node: str
+    boot: int
+    address: str  #: host:port where clients are served
+    disk: bytes
+    endpoint: str  #: host:port where the other nodes reach this one
+
+    def frame(self, number: int, topology: int, records: list[AnyRecord]) -> PeerFrame:
+        """A frame of this node. number 0: one that is not counted."""
+        return PeerFrame(
+            self.cluster,
+            self.node,
+            self.boot,
+            number,
+            topology,
+            self.address,
+            records,
+            self.disk,
+            self.endpoint,
+        )
+
+
 @dataclass(slots=True)
 class Peer:
     """One other node."""
@@ -31,6 +57,12 @@ class Peer:
     number_out: int = 0
     heard_ms: int = -1_000_000_000
     address: str = ""  #: where it serves clients
+    host: str = ""
+    port: int = 0  #: for peers
+    disk: bytes = b""  #: of its first frame
+    endpoint: str = ""  #: host:port, as it says itself
+    trusted: bool = True  #: what it promises counts: its disk is the one that is known
+    told_ms: int = -1_000_000_000  #: when it was last told that it is dismissed
     records: list[AnyRecord] = field(default_factory=list)
     parts: list[Bodies | State] = field(default_factory=list)  #: of snapshots
     forwards: dict[int, list[tuple[int, bytes]]] = field(default_factory=dict)
@@ -64,7 +96,7 @@ class Peer:
         else:
             commands.append((session, command))
 
-    def frame(self, cluster: bytes, sender: str, boot: int, topology: int, address: str) -> bytes:
+    def frame(self, head: Head, topology: int) -> bytes:
         """Everything that waits, in the order in which it makes sense; b"" for nothing.
 
         Deliveries come before confirms: a cancel is confirmed after the last delivery.
@@ -84,16 +116,9 @@ class Peer:
             return b""
         self.records = []
         self.number_out += 1
-        return encode_peer_frame(
-            PeerFrame(cluster, sender, boot, self.number_out, topology, address, records)
-        )
+        return encode_peer_frame(head.frame(self.number_out, topology, records))
 
-    def part_frames(
-        self, cluster: bytes, sender: str, boot: int, topology: int, address: str
-    ) -> list[bytes]:
+    def part_frames(self, head: Head, topology: int) -> list[bytes]:
         """The parts of snapshots that wait, each in a frame of its own that is not counted."""
         parts, self.parts = self.parts, []
-        return [
-            encode_peer_frame(PeerFrame(cluster, sender, boot, 0, topology, address, [part]))
-            for part in parts
-        ]
+        return [encode_peer_frame(head.frame(0, topology, [part])) for part in parts]

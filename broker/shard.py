@@ -22,10 +22,14 @@ from broker.machines.commands import AnyCommand, Enqueue, decode
 from broker.machines.effects import Effect
 from broker.machines.machine import Machine
 from raftlog.errors import Compacted, ProposalDropped
+from raftlog.membership import decode_change
 from raftlog.messages import Entry, EntryKind
 from raftlog.node import RawNode
 from raftlog.ready import Role
 from raftlog.storage import GroupStorage
+
+LEVEL_ENTRIES = 64
+"""A new replica that lacks no more than this takes part: more come in all the time."""
 
 BATCHES_KEPT = 16
 """Entries whose offset tables stay open for the bodies of their messages."""
@@ -62,6 +66,7 @@ class Shard:
         self.applied = raft.applied
         self.serving_term = 0  #: the own term whose no-op is applied; 0: not in service
         self.full = False  #: Raft took no more; try again when something was applied
+        self.changed_at = 0  #: the last entry applied that changed the membership
         self.receiving = ""  #: the node that a snapshot is on its way from
         self.pulled_ms = -1_000_000_000  #: when a part of the checkpoint was last asked for
         self._entry_bytes_max = entry_bytes_max
@@ -78,6 +83,11 @@ class Shard:
         """Whether a member has, as far as its leader knows, all of the log."""
         progress = self.raft.status().progress.get(member)
         return progress is not None and progress.match == self.raft.last_index
+
+    def is_level(self, member: int) -> bool:
+        """Whether a member has nearly all of the log: what it lacks may be on its way."""
+        progress = self.raft.status().progress.get(member)
+        return progress is not None and progress.match + LEVEL_ENTRIES >= self.raft.last_index
 
     def can_propose(self, topology: int) -> bool:
         """Whether `propose` would do anything, at this applied index of shard 0."""
@@ -110,6 +120,9 @@ class Shard:
         assert entry.index == self.applied + 1, (self.number, entry.index, self.applied)
         self.applied = entry.index
         self.full = False
+        if entry.kind == EntryKind.CHANGE:
+            self.raft.apply_conf_change(decode_change(entry.data))
+            self.changed_at = entry.index
         if entry.kind != EntryKind.NORMAL or not entry.data:
             return Applied(entry.index, [], [], self.in_service)
         batch = self._keep(entry.index, Batch(entry.data))

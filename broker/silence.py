@@ -21,8 +21,8 @@ class Silence:
         if silent == self._told or (silent and starting):
             return
         self._told = silent
-        known = (cluster.config.peer(node) for node in silent)
-        places = ", ".join(f"{peer.id} at {peer.host}:{peer.peer_port}" for peer in known)
+        known = (cluster.peers[node] for node in silent)
+        places = ", ".join(f"{peer.node} at {peer.host}:{peer.port}" for peer in known)
         if not silent:
             cluster.log(f"node {cluster.node} hears all other nodes")
         elif len(silent) < len(cluster.peers):

@@ -11,6 +11,7 @@ from broker.homes import Homes
 from broker.inspector import Inspector
 from broker.leadership import Leadership
 from broker.limiter import Limiter
+from broker.mover import Mover
 from broker.operations import Operations
 from broker.protocol import Beat, encode_answer
 from broker.queues import Queues
@@ -22,6 +23,7 @@ LEADS_MS = 500
 """How often a node tells its peers which shards it leads: also its sign of life."""
 
 HELLO_AGAIN_MS = 300
+MOVE_MS = 200
 UPKEEP_MS = 1000
 
 
@@ -41,6 +43,7 @@ class Upkeep:
     silence: Silence
     limiter: Limiter
     auditor: Auditor
+    mover: Mover
     _due: dict[str, int] = field(default_factory=dict)
 
     def tick(self) -> None:
@@ -49,6 +52,8 @@ class Upkeep:
         if self._is_due("hello", HELLO_AGAIN_MS):
             self.reception.ask_again()
             self.operations.ask_again()
+        if self._is_due("move", MOVE_MS):
+            self.mover.run()
         if self._is_due("leads", LEADS_MS):
             self.leadership.announce()
         if self._is_due("beat", self.cluster.config.beat_ms):

@@ -43,6 +43,7 @@ TYPES = {
     "list[tuple[int, bytes]]": "[[int, bytes]]",
     "list[tuple[int, list[int]]]": "[[int, [int]]]",
     "list[tuple[int, int]]": "[[int, int]]",
+    "list[tuple[int, int, int, list[int], list[int]]]": "[[int, int, int, [int], [int]]]",
     "tuple[tuple[str, str, int], ...]": "[[str, str, int]]",
     "list[int]": "[int]",
     "list[tuple[int, int, int, bytes]]": "[[int, int, int, bytes]]",

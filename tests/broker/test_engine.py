@@ -29,9 +29,7 @@ class LoneNode:
         """disk: of a node that ran before."""
         me = [raft_id(config.node_id)]
         self.disk = disk or MemoryStore(dict.fromkeys(range(config.shards), me))
-        self.engine = Engine(
-            config, boot=1, now_ms=0, storages=self.disk.storages, random=random.Random(1)
-        )
+        self.engine = Engine(config, boot=1, now_ms=0, store=self.disk, random=random.Random(1))
         self.now_ms = 0
         while not self.engine.readiness()[0]:
             assert self.now_ms < TICKS_MAX * config.tick_ms, self.engine.readiness()

@@ -59,7 +59,7 @@ class Trio:
             self.configs[name],
             boot=self.boots,
             now_ms=self.now_ms,
-            storages=self.disks[name].storages,
+            store=self.disks[name],
             random=random.Random(self.boots),
             log=lambda text: self.logs.append(f"{name}: {text}"),
         )

@@ -69,7 +69,7 @@ class SimNode:
             self.config,
             boot=self.boots,
             now_ms=int(self._world.now),
-            storages=self.disk.storages,
+            store=self.disk,
             random=self._chance,
             log=lambda text: self._world.note(f"{self.name}: {text}"),
         )

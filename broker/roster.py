@@ -1,0 +1,200 @@
+"""Who is a peer of this node: the list of nodes on shard 0, followed as it changes.
+
+    a frame of             is
+    another cluster        dropped
+    a listed node          taken; another disk than the known one: dropped, the node dismissed
+    a removed node         dropped, the node dismissed
+    a name not listed      taken as far as it asks: this node's copy of the list may be old
+
+What a node promises (an acknowledgement, a vote) counts only with the disk that shard 0 knows
+of it. A founder may vote before it has been registered, or there would never be a first leader;
+until then its disk is the one of its first frame. So a node whose disk was lost, and which
+comes back empty under its old name, is believed by nobody who has heard of it before.
+"""
+
+from __future__ import annotations
+
+from broker.cluster import Cluster
+from broker.config import raft_id
+from broker.machines.commands import ClusterFound, NodeSeen, encode
+from broker.machines.members import NodeRecord, NodeState
+from broker.peer_protocol import Dismissed, PeerFrame
+from broker.peers import Peer
+from broker.router import TOPOLOGY
+
+REMOVED_CODE = 0
+"""The exit code of a node that was removed: nothing is wrong, and nothing should start it again."""
+WIPED_CODE = 2
+"""The exit code of a node with another disk than the known one: its operator has to act."""
+
+STRANGERS_MAX = 64
+STRANGER_MS = 10_000
+"""How long a peer that is not listed, or dismissed, is remembered after its last frame."""
+DISMISS_MS = 1000
+
+
+class Roster:
+    """Peers as the list has them, and guests that it does not (yet, or any more) have."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._guests: dict[str, Peer] = {}  #: not listed, and heard lately
+        self._seen = -1  #: the revision of the list that was followed
+        self._refused: set[str] = set()  #: of whom it was logged
+        self.follow()
+
+    # --- following the list ---------------------------------------------------------------
+
+    def follow(self) -> None:
+        """Be in line with the list."""
+        cluster, members = self._cluster, self._cluster.members
+        if self._seen == members.revision:
+            return
+        self._seen = members.revision
+        listed = cluster.listed()
+        names = {raft_id(node.name): node.name for node in (*members, *listed)}
+        names |= {raft_id(peer.id): peer.id for peer in cluster.config.cluster_nodes}
+        names |= {guest.raft_id: guest.node for guest in self._guests.values()}
+        cluster.names.update(names)
+        present = {node.name for node in listed}
+        for name in [name for name in cluster.peers if name not in present | set(self._guests)]:
+            del cluster.peers[name]
+        for node in listed:
+            if node.name != cluster.node:
+                self._guests.pop(node.name, None)
+                peer = cluster.peers.get(node.name)
+                if peer is None:
+                    peer = cluster.peers[node.name] = Peer(node.name, raft_id(node.name))
+                peer.host, peer.port = node.host, node.port
+        own = members.get(cluster.node)
+        if own is not None:
+            self._judge_self(own)
+
+    def _judge_self(self, own: NodeRecord) -> None:
+        """A copy of the list that leads to here may well have been made without this node."""
+        cluster = self._cluster
+        if own.disk and cluster.head.disk != own.disk:
+            cluster.dismissed = (WIPED_CODE, wiped(own.name))
+
+    def expire(self) -> None:
+        """Forget guests that are silent."""
+        cluster = self._cluster
+        for name, guest in list(self._guests.items()):
+            if cluster.now_ms - guest.heard_ms > STRANGER_MS:
+                del self._guests[name]
+                cluster.peers.pop(name, None)
+
+    def endpoints(self) -> dict[str, tuple[str, int]]:
+        """(host, port) of everybody there may be something to send to."""
+        return {
+            peer.node: (peer.host, peer.port)
+            for peer in self._cluster.peers.values()
+            if peer.host and peer.port
+        }
+
+    # --- frames ---------------------------------------------------------------------------
+
+    def admit(self, frame: PeerFrame) -> Peer | None:
+        """The peer whose frame this is; None when it is to be dropped."""
+        cluster, name = self._cluster, frame.sender
+        if frame.cluster != cluster.id or name == cluster.node:
+            self._refuse(name, "it is not of this cluster")
+            return None
+        record = cluster.members.get(name)
+        if record is not None and record.state is NodeState.REMOVED:
+            self._refuse(name, "it was removed")
+            self._dismiss(self._guest(frame), REMOVED_CODE, removed(name))
+            return None
+        peer = cluster.peers.get(name)
+        if peer is None:
+            peer = self._guest(frame)
+            if peer is None:
+                self._refuse(name, "it is not in the list of nodes")
+                return None
+        known = record.disk if record is not None else b""
+        if (known or peer.disk) and frame.disk != (known or peer.disk):
+            self._refuse(name, "its disk is not the one that is known of it")
+            self._dismiss(peer, WIPED_CODE, wiped(name))
+            return None
+        self._refused.discard(name)
+        peer.disk, peer.endpoint = frame.disk, frame.endpoint
+        peer.trusted = name not in self._guests and (
+            bool(known) or record is None or record.founder
+        )
+        return peer
+
+    def _guest(self, frame: PeerFrame) -> Peer | None:
+        """A peer for somebody who is not listed, at the address that he names."""
+        cluster, name = self._cluster, frame.sender
+        host, _, port = frame.endpoint.rpartition(":")
+        guest = self._guests.get(name)
+        if guest is None:
+            if len(self._guests) >= STRANGERS_MAX or not host or not port.isdecimal():
+                return None
+            guest = self._guests[name] = Peer(name, raft_id(name), heard_ms=cluster.now_ms)
+            cluster.peers[name] = guest
+            cluster.names[guest.raft_id] = name
+            guest.host, guest.port = host, int(port)
+            cluster.log(f"node {name} at {frame.endpoint} is not in this node's list of nodes")
+        guest.heard_ms = cluster.now_ms
+        return guest
+
+    def _refuse(self, name: str, why: str) -> None:
+        self._cluster.counters.malformed_frames += 1
+        if name not in self._refused and len(self._refused) < STRANGERS_MAX:
+            self._refused.add(name)
+            self._cluster.log(f"drops the frames of node '{name}': {why}")
+
+    def _dismiss(self, peer: Peer | None, code: int, text: str) -> None:
+        if peer is None:
+            return
+        peer.trusted = False
+        if self._cluster.now_ms - peer.told_ms >= DISMISS_MS:
+            peer.told_ms = self._cluster.now_ms
+            peer.records.append(Dismissed(code, text))
+
+    # --- what the leader of shard 0 writes into the list ----------------------------------
+
+    def register(self) -> None:
+        """Found the list where there is none; note down disks and addresses."""
+        cluster = self._cluster
+        if not cluster.shard_zero.in_service:
+            return
+        if not cluster.members.version:
+            nodes = tuple(
+                (peer.id, peer.host, peer.peer_port) for peer in cluster.config.cluster_nodes
+            )
+            cluster.submit(TOPOLOGY, encode(ClusterFound(nodes)))
+            return
+        for node in cluster.members.present:
+            if node.name == cluster.node:
+                self._note(node, cluster.head.disk, cluster.head.endpoint)
+                continue
+            peer = cluster.peers.get(node.name)
+            if peer is not None and peer.disk and cluster.is_heard(peer):
+                self._note(node, peer.disk, peer.endpoint)
+
+    def _note(self, node: NodeRecord, disk: bytes, endpoint: str) -> None:
+        host, _, port = endpoint.rpartition(":")
+        moved = bool(host) and port.isdecimal() and (host, int(port)) != (node.host, node.port)
+        if disk and ((node.disk == disk and moved) or not node.disk):
+            number = int(port) if port.isdecimal() else 0
+            self._cluster.submit(TOPOLOGY, encode(NodeSeen(node.name, disk, host, number)))
+
+
+def removed(name: str) -> str:
+    """What a node is told that was removed."""
+    return (
+        f"node {name} was removed from the cluster: its data directory may be deleted. "
+        f"To have this machine in the cluster again, add it under a name that was never used."
+    )
+
+
+def wiped(name: str) -> str:
+    """What a node is told whose disk is not the known one."""
+    return (
+        f"the data directory of node {name} is not the one that the cluster knows of it, so its "
+        f"votes and acknowledgements are worth nothing. Start it with its own directory; if that "
+        f"is lost, say `raftmq cluster remove {name}`, then add this machine under a name that "
+        f"was never used, and start it with --join and an empty directory"
+    )
