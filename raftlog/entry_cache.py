@@ -61,3 +61,7 @@ class EntryCache:
         else:
             for index in [index for index in entries if index >= first]:
                 del entries[index]
+
+    def forget(self, group: int, index: int) -> None:
+        """This entry's record is gone."""
+        self.of_group(group).pop(index, None)

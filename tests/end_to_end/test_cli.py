@@ -139,7 +139,7 @@ def test_data_of_a_later_version_are_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = node_words(tmp_path)
-    monkeypatch.setattr(lmdb_store, "FORMAT", 200)
+    monkeypatch.setattr(lmdb_store, "DIRECTORY_FORMAT", 200)
     lmdb_store.LmdbStore.open(
         tmp_path / "data",
         lmdb_store.Identity(b"any", "n1"),

@@ -16,12 +16,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from raftlog.errors import Compacted, SnapshotUnavailable, Unavailable
-from raftlog.lmdb_store import (
-    TAIL_ENTRIES,
-    Identity,
-    LmdbStore,
-)
-from raftlog.messages import Entry, EntryKind, HardState, Membership
+from raftlog.lmdb_opening import TAIL_ENTRIES
+from raftlog.lmdb_records import DATABASES
+from raftlog.lmdb_store import Identity, LmdbStore
+from raftlog.messages import Entry, EntryKind, HardState, Membership, Snapshot
 from raftlog.record import HEAD_BYTES, encode_record, entry_key, seal, turn_bytes
 from raftlog.store_errors import (
     CorruptRecord,
@@ -87,9 +85,7 @@ def on_disk(
 ) -> None:
     """Change a closed store behind its back."""
     with lmdb.open(str(path / "data"), max_dbs=8, map_size=MAP_BYTES) as env:
-        dbs: dict[str, object] = {
-            name: env.open_db(name.encode()) for name in ("meta", "state", "log")
-        }
+        dbs: dict[str, object] = {name: env.open_db(name.encode()) for name in DATABASES}
         with env.begin(write=True) as txn:
             change(txn, dbs)
             if keep_turn:
@@ -114,8 +110,13 @@ def test_a_new_group_is_empty_and_knows_its_voters(opened: Open) -> None:
     storage = opened().group(7)
     assert storage.initial_state() == (HardState(), Membership(voters=(1, 2, 3)))
     assert (storage.first_index(), storage.last_index(), storage.term(0)) == (1, 0, 0)
+    assert storage.snapshot() == Snapshot(0, 0, Membership(voters=(1, 2, 3)))
+    assert storage.checkpoint is None
+
+
+def test_who_knows_no_members_has_no_snapshot(opened: Open) -> None:
     with pytest.raises(SnapshotUnavailable):
-        storage.snapshot()
+        opened(groups={9: ()}).group(9).snapshot()
 
 
 def test_entries_and_state_are_there_after_reopening(opened: Open) -> None:
@@ -229,7 +230,7 @@ def test_reading_is_bounded_and_the_same_from_memory_and_disk(
     assert storage.entries(2, 4, 1 << 20) == entries[1:3]
     for index in (1, 15, 30, 15):
         assert store.entry(0, index) == entries[index - 1]
-    assert store._tail.bytes + store._reads.bytes <= cache_bytes
+    assert store.tail.bytes + store.reads.bytes <= cache_bytes
     for low, high in ((3, 32), (31, 32), (4, 4)):
         with pytest.raises(Unavailable):
             storage.entries(low, high, 100)
@@ -246,7 +247,7 @@ def test_recent_entries_cost_no_read(opened: Open, monkeypatch: pytest.MonkeyPat
     def refuse(*_: object) -> object:
         raise AssertionError("the disk was read")
 
-    monkeypatch.setattr(LmdbStore, "_reading", refuse)
+    monkeypatch.setattr(LmdbStore, "begin", refuse)
     assert store.group(0).entries(1, 31, 1 << 20) == entries
     assert store.group(0).term(17) == 1
 
@@ -278,10 +279,10 @@ def test_a_newer_format_is_refused(opened: Open, tmp_path: Path) -> None:
     opened().close()
     on_disk(
         tmp_path,
-        lambda txn, db: txn.put(b"format", seal(b"format", b"\x02"), db=db["meta"]) and None,
+        lambda txn, db: txn.put(b"format", seal(b"format", b"\x03"), db=db["meta"]) and None,
     )
     before = (tmp_path / "data" / "data.mdb").read_bytes()
-    with pytest.raises(StoreTooNew, match="has format 2, and this version knows 1"):
+    with pytest.raises(StoreTooNew, match="has format 3, and this version knows 2"):
         opened(groups={5: (1,)})
     assert (tmp_path / "data" / "data.mdb").read_bytes() == before
 
@@ -381,9 +382,8 @@ def test_a_lost_old_entry_is_noticed(opened: Open, tmp_path: Path) -> None:
     fill(store, 7, TAIL_ENTRIES + 20)
     store.close()
     on_disk(tmp_path, lambda txn, db: txn.delete(entry_key(7, 1, 5), db=db["log"]) and None)
-    store = opened()
-    with pytest.raises(CorruptRecord) as caught:
-        store.verify(7)
+    with pytest.raises(CorruptRecord, match="missing") as caught:
+        opened()
     assert (caught.value.group, caught.value.index) == (7, 5)
 
 
@@ -421,7 +421,7 @@ def test_a_damaged_state_is_named(opened: Open, tmp_path: Path) -> None:
         txn.put(b"\x00\x07", bytes(record), db=db["state"])
 
     on_disk(tmp_path, damage)
-    with pytest.raises(CorruptRecord, match="the record of group 7") as caught:
+    with pytest.raises(CorruptRecord, match="the state of group 7") as caught:
         opened()
     assert (caught.value.group, caught.value.index) == (7, None)
 
@@ -623,7 +623,7 @@ class StoreMachine(RuleBasedStateMachine):
             storage = self.store.group(group)
             assert storage.last_index() == len(log)
             assert storage.initial_state()[0] == self.states[group]
-        assert self.store._tail.bytes + self.store._reads.bytes <= self.cache_bytes
+        assert self.store.tail.bytes + self.store.reads.bytes <= self.cache_bytes
 
     def teardown(self) -> None:
         if self.store is not None:
