@@ -7,9 +7,10 @@ read N NAME · transfer N TO · change N v4 l5 r6 [joint|explicit] · leave N
 ready N                         one Ready, shown and carried out
 deliver [from=N] [to=N] [kind=append] [max=1]     messages that wait arrive
 drop    [from=N] [to=N] [kind=append]             ... or are lost
-settle [quiet] [without=N]      Readies and deliveries until nothing is left
+settle [quiet] [without=N] [hold=snapshot]        Readies and deliveries until nothing is left
 snapshot N · compact N INDEX · crash N · unreachable N MEMBER · lost N MEMBER
-report N MEMBER ok|failed · log N · state [N...] · progress N · applied [N...]
+report N MEMBER ok|failed|alive · log N · state [N...] · progress N · applied [N...]
+fetched N FROM                  the snapshot that waits for N arrives, as FROM has it by now
 """
 
 from __future__ import annotations
@@ -163,8 +164,23 @@ class Script:
     def do_lost(self, id: str, member: str) -> None:
         self.hosts[int(id)].node.peer_lost(int(member))
 
-    def do_report(self, id: str, member: str, how: str) -> None:
-        self.hosts[int(id)].node.report_snapshot(int(member), how == "ok")
+    def do_report(self, id: str, member: str, how: str) -> str:
+        node = self.hosts[int(id)].node
+        if how == "alive":
+            return "" if node.snapshot_progress(int(member)) else "none is on its way"
+        node.report_snapshot(int(member), how == "ok")
+        return ""
+
+    def do_fetched(self, id: str, source: str) -> str:
+        """What a driver does that fetches snapshots: the last request that waits is stepped."""
+        asked = self._matching(1000, kind="snapshot", to=id)[-1]
+        assert isinstance(asked, SnapshotRequest)
+        self.network.remove(asked)
+        snapshot = self.hosts[int(source)].storage.snapshot()
+        request = msgspec.structs.replace(asked, snapshot=snapshot)
+        lacking = self.hosts[int(id)].node.lacks(snapshot)
+        self._step(request)
+        return f"{show(request)}{'' if lacking else ' (not lacking)'}"
 
     def do_snapshot(self, id: str) -> None:
         self.hosts[int(id)].take_snapshot()
@@ -204,8 +220,11 @@ class Script:
             lines.append(f"lost {show(message)}")
         return "\n".join(lines) or "no message"
 
-    def do_settle(self, quiet: str = "", without: str = "") -> str:
-        """`without`: nodes that are cut off: nothing reaches them, nothing leaves them."""
+    def do_settle(self, quiet: str = "", without: str = "", hold: str = "") -> str:
+        """`without`: nodes that are cut off: nothing reaches them, nothing leaves them.
+
+        `hold`: a kind of messages that wait on.
+        """
         cut_off = {int(word) for word in without.split(",") if word}
         lines: list[str] = []
         for _ in range(ROUNDS_MAX):
@@ -213,9 +232,10 @@ class Script:
                 while host.node.has_ready():
                     host.turn(self.network.append)
                     self._show_role(id, lines)
-            if not self.network:
+            waiting = [message for message in self.network if KINDS[type(message)] != hold]
+            self.network = [message for message in self.network if KINDS[type(message)] == hold]
+            if not waiting:
                 return "" if quiet else "\n".join(lines)
-            waiting, self.network = self.network, []
             for message in waiting:
                 if message.sender not in cut_off and message.target not in cut_off:
                     lines.append(show(message))
