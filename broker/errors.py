@@ -2,7 +2,8 @@
 
 RaftMQError
   ConfigError              a setting is wrong; names it
-  StateDiffers             a node's own state is not that of the others: it stops
+  StateDiffers             a node's own state is not that of the others: it stops ...
+  StateDiffered            ... and is not started again
   Refused                  the broker says no: nothing was done (AMQP's codes)
     AccessRefused 403 · NotFound 404 · ResourceLocked 405 · PreconditionFailed 406
     ContentTooLarge 311 · NoRoute 312 · MalformedFrame 501 · InvalidArgument 502
@@ -62,6 +63,10 @@ class StateDiffers(RaftMQError):
         )
         self.shard = shard
         self.index = index
+
+
+class StateDiffered(RaftMQError):
+    """The directory is that of a node which `StateDiffers` has stopped."""
 
 
 class Refused(RaftMQError):

@@ -8,19 +8,20 @@ While a write runs, frames pile up in ZeroMQ's queues, and the next turn is a la
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
 import random
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
 from broker.config import Config
 from broker.engine import Engine
-from broker.errors import StateDiffers
+from broker.errors import StateDiffered, StateDiffers
 from broker.groups import voters
 from broker.transport import Transport
 from broker.web import start_web
@@ -38,6 +39,9 @@ ROUNDS_PER_TURN = 8
 LOOK_AGAIN_TICKS = 10
 """How often all sockets are looked at though nothing has called for it."""
 LOG_LINES_PER_SECOND = 20
+DIFFERED = "differed"
+"""The value in the store that tells why this node must not be started again."""
+
 log = logging.getLogger("raftmq.node")
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -54,6 +58,7 @@ class Node:
         self._transport = Transport(config)
         try:
             self._store = _open_store(config)
+            _refuse_what_differed(self._store)
         except BaseException:
             self._transport.close()
             raise
@@ -110,7 +115,8 @@ class Node:
     def _tick(self) -> None:
         if self._exit is None or self._exit.done():
             return
-        self.engine.tick(_boot_ms())
+        with self._ending_on_failure():
+            self.engine.tick(_boot_ms())
         self._ticks += 1
         if self._ticks % LOOK_AGAIN_TICKS == 0:
             # Arms the descriptors of the monitors, and costs little should an edge be missed.
@@ -146,7 +152,7 @@ class Node:
         self._scheduled = False
         if self._exit is None or self._exit.done():
             return
-        try:
+        with self._ending_on_failure():
             self._receive()
             for _ in range(ROUNDS_PER_TURN):
                 self._round()
@@ -154,14 +160,25 @@ class Node:
                     break
             if self._clients_waiting or self._peers_waiting or self.engine.has_work():
                 self._wake()
-        except (StoreError, StateDiffers) as error:
-            # The disk failed, a record is damaged, or the others have another state.
-            log.error("node %s stops, the other nodes go on: %s", self.config.node_id, error)
-            self._stop(1)
+
+    @contextlib.contextmanager
+    def _ending_on_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except StateDiffers as error:
+            self._say_last(error)
+            with contextlib.suppress(StoreError):
+                self._store.write_meta(DIFFERED, str(error).encode())
+        except StoreError as error:
+            self._say_last(error)  # the disk failed, or a record is damaged
         except Exception:
             # Our own bug: a replica that goes on wrongly is worse than none.
             log.exception("node %s stops; the other nodes go on", self.config.node_id)
             self._stop(1)
+
+    def _say_last(self, error: Exception) -> None:
+        log.error("node %s stops, the other nodes go on: %s", self.config.node_id, error)
+        self._stop(1)
 
     def _receive(self) -> None:
         engine, transport = self.engine, self._transport
@@ -241,6 +258,14 @@ def _open_store(config: Config) -> LmdbStore:
         map_bytes=config.store_bytes_max,
         cache_bytes=config.cache_bytes_max,
     )
+
+
+def _refuse_what_differed(store: LmdbStore) -> None:
+    """A node that has been found wrong once is wrong for ever, whoever starts it again."""
+    differed = store.read_meta(DIFFERED)
+    if differed is not None:
+        store.close()
+        raise StateDiffered(f"this node has stopped for good: {differed.decode()}")
 
 
 def _unix_ms() -> int:

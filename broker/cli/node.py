@@ -17,7 +17,7 @@ import click
 
 from broker.cli.local_cluster import port_is_free
 from broker.config import Config, parse_cluster_nodes
-from broker.errors import ConfigError
+from broker.errors import ConfigError, StateDiffered
 from raftlog.store_errors import (
     StoreError,
     StoreLocked,
@@ -102,7 +102,7 @@ def run(config: Config) -> int:
         return run_node(config)
     except NOT_OURS as error:
         raise ConfigError(str(error)) from error
-    except StoreError as error:
+    except (StoreError, StateDiffered) as error:
         click.echo(f"raftmq: {error}", err=True)
         return 1
 

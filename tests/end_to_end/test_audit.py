@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 class OddCluster(Cluster):
     """One node of three has a machine that goes wrong (odd_node.py)."""
 
-    odd = "n3"
+    odd = "n3"  #: "" from when it is well again
 
     def arguments(self, node: ClusterNode) -> list[str]:
         words = super().arguments(node)
@@ -42,7 +42,7 @@ def test_equal_replicas_are_compared_and_go_on(tmp_path: Path) -> None:
 def test_a_replica_that_differs_stops_alone_and_says_what_to_do(tmp_path: Path) -> None:
     with OddCluster(tmp_path, settings={"RAFTMQ_AUDIT_MS": "300"}) as cluster:
         cluster.wait_ready()
-        odd = cluster.node(OddCluster.odd)
+        odd = cluster.node(cluster.odd)
         with Publisher(cluster.url, "work") as publisher:
             publisher.wait_more(20)
             assert odd.running
@@ -56,4 +56,11 @@ def test_a_replica_that_differs_stops_alone_and_says_what_to_do(tmp_path: Path) 
         assert f"the state of shard {shard} on node n3 after entry" in last_words
         assert "keep its directory" in last_words and "under a new name" in last_words
         assert [node.id for node in cluster.running] == ["n1", "n2"]
+
+        # Whoever starts it again, and however often: what is on its disk is not to be trusted.
+        cluster.odd = ""
+        cluster.restart(odd)
+        eventually(lambda: not odd.running, 15, "the odd node to refuse to start")
+        assert odd.process.returncode == 1
+        assert "this node has stopped for good" in odd.log().splitlines()[-1]
         assert_each_once(receive(cluster.url, "work", publisher.confirmed), publisher.confirmed)
