@@ -90,6 +90,7 @@ class Config:
     store_bytes_max: int = 64 << 30  #: of the data file; the node stops when it is full
     cache_bytes_max: int = 64 << 20  #: recent entries of all shards kept in memory
     snapshot_bytes_per_s: int = 64 << 20  #: received of all snapshots together; then they wait
+    snapshot_part_bytes: int = 512 << 10  #: of bodies sent at a time; one always fits
 
     def __post_init__(self) -> None:
         self._check_numbers()
@@ -168,6 +169,12 @@ class Config:
                 "a leader must be heard",
             ),
             ("grace_ms", "grace_ms_max", self.grace_ms, "it is its limit"),
+            (
+                "snapshot_part_bytes",
+                "snapshot_bytes_per_s",
+                self.snapshot_part_bytes // 4,
+                "a leader that is not asked for more within 5 seconds gives up",
+            ),
             ("body_bytes_max", "frame_bytes_max", message_bytes, "a message must fit a frame"),
             ("body_bytes_max", "unconfirmed_bytes_max", message_bytes, "a message must be taken"),
         ):

@@ -18,9 +18,6 @@ from broker.shard import Shard
 from broker.snapshots.transfer import last_id
 from raftlog.messages import Membership
 
-PART_BYTES = 512 << 10
-"""Of bodies in one answer; one body always fits."""
-
 SILENCE_MS = 5000
 """Without a pull for so long a snapshot counts as failed, and the replica is probed again."""
 
@@ -56,6 +53,7 @@ class Sender:
         self._cluster = cluster
         self._offers: dict[tuple[int, int], Offer] = {}
         self._stretches: dict[int, Stretch] = {}
+        self._part_bytes = cluster.config.snapshot_part_bytes
 
     def offered(self, shard: Shard, member: int) -> None:
         """Raft sends a member a `SnapshotRequest`."""
@@ -161,7 +159,7 @@ class Sender:
                 data = self._body(shard, id)
                 if data is None:
                     continue
-                if bodies and size + len(data) > PART_BYTES:
+                if bodies and size + len(data) > self._part_bytes:
                     return after, bodies
                 bodies.append((id, data))
                 size += len(data)

@@ -56,6 +56,7 @@ def _run(arguments: argparse.Namespace) -> int:
     limit_ms = arguments.hours * 3_600_000 if arguments.hours else float("inf")
     failed, seeds, simulated_ms, confirmed = 0, 0, 0.0, 0
     faults: Counter[str] = Counter()
+    seen: Counter[str] = Counter()
     start, start_cpu = time.perf_counter(), time.process_time()
     for seed in _seeds(arguments.what):
         if simulated_ms >= limit_ms:
@@ -75,6 +76,7 @@ def _run(arguments: argparse.Namespace) -> int:
             simulated_ms += outcome.simulated_ms
             confirmed += outcome.confirmed
             faults.update(outcome.faults)
+            seen.update(getattr(outcome, "seen", {}))
     wall, cpu = time.perf_counter() - start, time.process_time() - start_cpu
     print(
         f"{arguments.level}: {seeds} seeds, {simulated_ms / 3_600_000:.2f} simulated hours, "
@@ -84,6 +86,8 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     for kind, count in sorted(faults.items()):
         print(f"  {kind:20} {count:7}")
+    for what, count in sorted(seen.items()):
+        print(f"  {what}: {count}")
     return 1 if failed else 0
 
 

@@ -57,6 +57,8 @@ class SimNode:
         self._busy = False
         self._writing: list[GroupWrite] = []  #: on their way to the disk
         self._tick_waits = False
+        self.dies_installing_ms = 0.0  #: how long it is down when its next snapshot was written
+        self.installed = 0  #: snapshots that came to its disk
 
     # --- life -----------------------------------------------------------------------------
 
@@ -81,7 +83,7 @@ class SimNode:
         self._world.note(f"{self.name} crashes")
         self.engine = None
         if self._writing and self._chance.random() < 0.5:
-            self.disk.write(self._writing)  # the disk was done just before
+            self._write(self._writing)  # the disk was done just before
         self._writing = []
         self.clients = {}
         for node in self._nodes.values():
@@ -180,7 +182,17 @@ class SimNode:
         self._send(engine)
         self._busy, self._writing = True, writes
         boot = self.boots
+        if self.dies_installing_ms and any(write.install is not None for write in writes):
+            down_ms, self.dies_installing_ms = self.dies_installing_ms, 0.0
+            self.crash_for(down_ms)
+            return
         self._world.after(self._disk_delay() if writes else 0.0, lambda: self._end(boot, writes))
+
+    def _write(self, writes: list[GroupWrite]) -> None:
+        self.disk.write(writes)
+        self.installed += sum(
+            write.install is not None and write.install.index > 0 for write in writes
+        )
 
     def _end(self, boot: int, writes: list[GroupWrite]) -> None:
         if self.boots != boot or self.engine is None:
@@ -188,7 +200,7 @@ class SimNode:
         if self.paused:
             self._world.after(1.0, lambda: self._end(boot, writes))
             return
-        self.disk.write(writes)
+        self._write(writes)
         self._busy, self._writing = False, []
         self.engine.end()
         self._send(self.engine)

@@ -39,6 +39,7 @@ class Outcome:
     confirmed: int
     delivered: int
     faults: dict[str, int] = field(default_factory=dict)  #: by kind, those that did something
+    seen: dict[str, int] = field(default_factory=dict)  #: what came of it, by its name
 
 
 def run(
@@ -105,6 +106,7 @@ class Scenario:
             len(history.confirmed),
             len(history.delivered),
             dict(sorted(self.counts.items())),
+            {"snapshots installed": sum(node.installed for node in self.nodes.values())},
         )
 
     def while_chaos(self, act: Callable[..., object], *arguments: object) -> None:

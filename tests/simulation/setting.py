@@ -14,6 +14,8 @@ from broker.config import Config, Peer
 
 _CONFIG: dict[str, Callable[[Random], Any]] = {
     "entry_commands_max": lambda random: random.choice([2, 10_000, 10_000]),
+    "snapshot_part_bytes": lambda random: random.choice([100, 1000]),
+    "snapshot_bytes_per_s": lambda random: random.choice([5_000, 64 << 20]),
     "audit_ms": lambda random: random.choice([500, 2000, 60_000]),
 }
 
