@@ -20,9 +20,10 @@ from typing import NamedTuple
 from raftlog.errors import RaftError
 
 KEEP = (
-    "Nothing was changed. Keep the directory for inspection, and do not start this node with an "
-    "empty one or an older copy: it would vote again where it has voted. The other replicas hold "
-    "what it held and go on without it."
+    "Nothing was changed, and the other nodes go on. `raftmq node verify` names all that is "
+    "damaged, and `raftmq node repair` heals what the other nodes can give and this directory can "
+    "prove; for the rest, remove this node and add one under a new name. Never start this one "
+    "with an empty directory or an older copy: it would vote again where it has voted."
 )
 
 

@@ -1,5 +1,8 @@
 """`raftmq node`: one node of a cluster, in this process, until SIGTERM or SIGINT.
 
+    raftmq node --node-id ...       runs it
+    raftmq node verify | repair     work on the directory of a node that is stopped
+
 Every field of `Config` is an option and an environment variable: `tick_ms` is `--tick-ms` and
 `RAFTMQ_TICK_MS`. Exit codes: 0 told to stop, 1 the disk failed or a bug was found, 2 a setting
 is wrong or the data directory is not this node's (nothing was changed then).
@@ -16,6 +19,7 @@ from typing import Any
 import click
 
 from broker.cli.local_cluster import port_is_free
+from broker.cli.node_verify import verify
 from broker.config import Config, parse_cluster_nodes
 from broker.errors import ConfigError, StateDiffered
 from raftlog.store_errors import (
@@ -44,7 +48,7 @@ _HELP = {
 }
 
 
-def _options(command: Callable[..., None]) -> Callable[..., None]:
+def node_options(command: Callable[..., None]) -> Callable[..., None]:
     """An option for each field of `Config`."""
     for field in reversed(fields(Config)):
         command = _option(field)(command)
@@ -66,8 +70,8 @@ def _option(field: Field[Any]) -> Callable[[Callable[..., None]], Callable[..., 
     )
 
 
-@click.command("node")
-@_options
+@click.group("node", invoke_without_command=True)
+@node_options
 @click.option(
     "--log-level",
     envvar="RAFTMQ_LOG_LEVEL",
@@ -77,7 +81,9 @@ def _option(field: Field[Any]) -> Callable[[Callable[..., None]], Callable[..., 
     show_default=True,
 )
 def node(log_level: str, **settings: Any) -> None:
-    """Run one node of a cluster."""
+    """Run one node of a cluster, or work on the directory of one that is stopped."""
+    if click.get_current_context().invoked_subcommand is not None:
+        return
     config = make_config(settings)
     logging.basicConfig(level=log_level.upper(), format=LOG_FORMAT)
     sys.exit(run(config))
@@ -119,3 +125,6 @@ def _check_port(host: str, port: int, option: str) -> None:
             f"cannot listen on {host}:{port} (in use): choose another --{option}, "
             f"or end the process that uses it"
         )
+
+
+node.add_command(verify)

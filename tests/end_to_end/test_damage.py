@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kombu import Connection
 
-from tests.cluster import Cluster, ClusterNode, eventually
+from tests.cluster import ROOT, Cluster, ClusterNode, eventually, python_environment
 from tests.end_to_end.traffic import queue_named, receive
 
 pytestmark = pytest.mark.slow
@@ -61,3 +65,48 @@ def test_a_damaged_entry_is_never_served_and_stops_its_node_alone(tmp_path: Path
         assert re.search(rf"entry \d+ of group {shard} in .* is damaged: its checksum", last_words)
         assert "Traceback" not in damaged.log()
         assert len(cluster.running) == 2
+
+
+def node_command(*words: str) -> subprocess.CompletedProcess[str]:
+    """`raftmq node ...`, run to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "broker.cli", "node", *words],
+        env=python_environment(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def verify(node: ClusterNode) -> tuple[int, dict[str, Any]]:
+    """(exit code, what it says as JSON)."""
+    done = node_command("verify", "--data-dir", str(node.data_dir), "--json")
+    return done.returncode, json.loads(done.stdout) if done.stdout else {}
+
+
+def test_verify_names_the_damaged_entry_of_a_stopped_node(tmp_path: Path) -> None:
+    with Cluster(tmp_path) as cluster:
+        cluster.wait_ready()
+        publish_all(cluster)
+        cluster.wait_level()
+        node = cluster.node("n2")
+        shard = cluster.queue("work").shard
+        running = node_command("verify", "--data-dir", str(node.data_dir))
+        assert running.returncode == 2 and "another process works in" in running.stderr
+        cluster.terminate(node)
+        code, report = verify(node)
+        assert (code, report["damages"]) == (0, [])
+        assert report["node"] == "n2" and report["records"] > COUNT
+
+        flip_a_bit(node, body(DAMAGED)[:7].encode())
+        code, report = verify(node)
+        assert code == 1
+        (damage,) = report["damages"]
+        assert (damage["database"], damage["group"]) == ("log", shard)
+        assert "checksum" in damage["wrong"]
+        text = node_command("verify", "--data-dir", str(node.data_dir))
+        assert text.returncode == 1
+        assert f"entry {damage['number']} of group {shard}" in text.stdout
+        assert "raftmq node repair" in text.stdout
