@@ -87,6 +87,9 @@ class Config:
     proposed_bytes_max: int = 2 << 20  #: per shard, waiting for a majority; the rest waits its turn
     entry_bytes_max: int = 1 << 20  #: commands batched into one entry; one always fits
     entry_commands_max: int = 10_000
+    replay_commands_max: int = 200_000  #: over all shards, about; then checkpoints are made
+    log_bytes_max: int = 64 << 20  #: per shard, behind its checkpoint; then one is made
+    sweep_entries_max: int = 512  #: entries or bodies looked at in one tick, of one shard
     store_bytes_max: int = 64 << 30  #: of the data file; the node stops when it is full
     cache_bytes_max: int = 64 << 20  #: recent entries of all shards kept in memory
     snapshot_bytes_per_s: int = 64 << 20  #: received of all snapshots together; then they wait

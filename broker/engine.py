@@ -24,6 +24,7 @@ from broker.errors import Code
 from broker.expiry import Expiry
 from broker.groups import new_machine, open_shard, open_shards
 from broker.homes import Homes
+from broker.housekeeping import Housekeeping
 from broker.inspector import Inspector
 from broker.keeper import Keeper
 from broker.leaders import Leaders
@@ -59,7 +60,7 @@ from broker.unused import Unused
 from broker.upkeep import Upkeep
 from broker.volatile import VolatileShard
 from raftlog.chance import Chance
-from raftlog.messages import Entry, Membership, SnapshotRequest, encode_message
+from raftlog.messages import Entry, Membership, Snapshot, SnapshotRequest, encode_message
 from raftlog.ready import Ready, Role
 from raftlog.storage import GroupStore
 from raftlog.write import GroupWrite, Mark
@@ -150,7 +151,9 @@ class Engine:
             auditor,
             self._mover,
         )
+        self._housekeeping = Housekeeping(config, self.shards)
         self._readies: list[tuple[Shard, Ready]] = []
+        self._learner.restored()
 
     @property
     def now_ms(self) -> int:
@@ -219,6 +222,7 @@ class Engine:
         for shard in self.shards.values():
             shard.raft.tick()
             shard.full = False
+        self._housekeeping.tick(now_ms)
         self._upkeep.tick()
         self._sender.tick()
         self._receiver.tick()
@@ -254,38 +258,42 @@ class Engine:
     def has_work(self) -> bool:
         """Whether a turn would do anything."""
         topology = self._cluster.shard_zero.applied
-        return self._receiver.has_work() or any(
-            shard.raft.has_ready() or shard.can_propose(topology) for shard in self.shards.values()
+        return (
+            self._housekeeping.due
+            or self._receiver.has_work()
+            or any(
+                shard.raft.has_ready() or shard.can_propose(topology)
+                for shard in self.shards.values()
+            )
         )
 
     def begin(self, unix_ms: int) -> list[GroupWrite]:
         """Propose what waits, stamped with Unix time, and collect what must be written."""
         self._cluster.unix_ms = unix_ms
-        writes, lazy = [], []
+        housekeeping, writes, lazy = self._housekeeping, [], []
         for number, shard in self.shards.items():
             self._propose(shard, unix_ms)
+            write, needed = GroupWrite(number), False
             ready = shard.raft.ready() if shard.raft.has_ready() else None
+            if ready is not None:
+                self._readies.append((shard, ready))
+                for message in ready.messages:
+                    if type(message) is SnapshotRequest:
+                        self._sender.offered(shard, message.target)
+                    self._post(number, message.target, encode_message(message))
+                write, needed = GroupWrite(number, ready.hard_state, ready.entries), ready.must_sync
+                if ready.snapshot is not None:
+                    write = self._install(shard, ready.snapshot, write)
             part = self._receiver.write(
                 shard, installs=ready is not None and ready.snapshot is not None
             )
-            if ready is None:
-                if part is not None:
-                    writes.append(part)
-                continue
-            self._readies.append((shard, ready))
-            for message in ready.messages:
-                if type(message) is SnapshotRequest:
-                    self._sender.offered(shard, message.target)
-                self._post(number, message.target, encode_message(message))
-            write = GroupWrite(number, ready.hard_state, ready.entries)
-            if ready.snapshot is not None and ready.snapshot.index == 0:
-                # A new replica learns who founded the group; the entries come after.
-                write = write._replace(install=Mark(0, 0, ready.snapshot.membership, 0))
             if part is not None:
-                writes.append(write._replace(bodies=part.bodies, chunks=part.chunks))
-            elif ready.must_sync:
+                write, needed = write._replace(bodies=part.bodies, chunks=part.chunks), True
+            elif housekeeping.due and (more := housekeeping.add_to(write)) is not None:
+                write, needed = more, True
+            if needed:
                 writes.append(write)
-            elif ready.hard_state is not None:
+            elif write.hard_state is not None:
                 lazy.append(write)
         self._receiver.pull()
         if self._readies:
@@ -301,6 +309,8 @@ class Engine:
                 self._post(shard.number, message.target, encode_message(message))
             for read in ready.read_states:
                 reads.grant(read.context, read.index)
+            if ready.snapshot is not None:
+                self._restore(shard, ready.snapshot)
             for entry in ready.committed:
                 self._apply(shard, entry)
             shard.raft.advance(ready)
@@ -362,6 +372,29 @@ class Engine:
             self._leadership.enter_service(shard)  # by its own no-op
         if shard.machine.audited == entry.index:
             self._auditor.applied(shard)
+
+    def _install(self, shard: Shard, snapshot: Snapshot, write: GroupWrite) -> GroupWrite:
+        """A leader's snapshot, whose chunks and bodies are on disk, becomes the group's all.
+
+        One of index 0 says who founded the group; there is nothing to restore.
+        """
+        index, chunks = snapshot.index, shard.storage.chunks_of(snapshot.index)
+        assert chunks or not index, f"a snapshot of shard {shard.number} without its chunks"
+        self._housekeeping.installed(shard)
+        mark = Mark(index, snapshot.term, snapshot.membership, chunks if index else 0)
+        return write._replace(install=mark)
+
+    def _restore(self, shard: Shard, snapshot: Snapshot) -> None:
+        """An installed snapshot is on disk: be what it says."""
+        if not snapshot.index:
+            return
+        shard.restore(snapshot.index)
+        self._cluster.log(
+            f"node {self._cluster.node} has shard {shard.number} up to entry {snapshot.index} "
+            f"from a snapshot"
+        )
+        if shard is self._cluster.shard_zero:
+            self._learner.restored()
 
     def _post(self, group: int, target: int, message: bytes) -> None:
         peer = self._cluster.peers.get(self._cluster.names.get(target, ""))

@@ -25,6 +25,10 @@ class Expiry:
         """It has ended, or somebody keeps it again."""
         self._orphans.pop(session, None)
 
+    def forget_all(self) -> None:
+        """What became of them meanwhile is not known: count again from now."""
+        self._orphans.clear()
+
     def run(self) -> None:
         """Close all that are due."""
         self._close_homes()

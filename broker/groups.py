@@ -54,6 +54,7 @@ def open_shard(
     config: Config, number: int, storage: GroupStorage, random: Chance, preferred: str
 ) -> Shard:
     """One shard. preferred: the node that is to lead it."""
+    mark = storage.checkpoint
     raft = RawNode(
         RaftConfig(
             id=raft_id(config.node_id),
@@ -62,13 +63,14 @@ def open_shard(
             max_entry_bytes_per_message=config.entry_bytes_max,
             max_uncommitted_bytes=config.proposed_bytes_max,
             eager_commit=number == TOPOLOGY,
+            applied=mark.index if mark is not None else 0,
             rng=random,
         ),
         storage,
     )
     if preferred != config.node_id:
         raft.set_election_timeout(2 * config.election_ticks)
-    return Shard(
+    shard = Shard(
         number,
         raft,
         new_machine(config, number),
@@ -76,6 +78,9 @@ def open_shard(
         entry_bytes_max=config.entry_bytes_max,
         entry_commands_max=config.entry_commands_max,
     )
+    if mark is not None:
+        shard.restore(mark.index)
+    return shard
 
 
 def founding_limits(config: Config) -> Limits:

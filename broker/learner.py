@@ -40,6 +40,13 @@ class Learner:
             elif isinstance(command, SetLimits):
                 self._limiter.run()
 
+    def restored(self) -> None:
+        """Shard 0 is as a checkpoint says: what entries would have told is found by looking."""
+        self._expiry.forget_all()
+        self._reception.look_again()
+        self._queues.look_again()
+        self._limiter.run()
+
     def _learn(self, effect: fx.Effect) -> None:
         match effect:
             case fx.SessionMoved(session=session):

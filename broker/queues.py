@@ -77,6 +77,16 @@ class Queues:
                 self.create(record)
         self._unused.found(machine.unused_queues())
 
+    def look_again(self) -> None:
+        """The topology is another: make all queues known that it places here."""
+        for record in self._cluster.topology.queues():
+            if record.shard == VOLATILE_SHARD and not self._volatile.machine.knows(record.id):
+                self.create(record)
+        self.reconcile_volatile()
+        for shard in self._cluster.shards.values():
+            if shard.in_service:
+                self.reconcile(shard)
+
     def reconcile_volatile(self) -> None:
         """The same for the memory-only queues, which are kept for sessions at home here."""
         machine, topology = self._volatile.machine, self._cluster.topology

@@ -105,6 +105,21 @@ class Reception:
         elif session in self._volatile.machine.sessions:
             self._keeper.drop_session(session)
 
+    def look_again(self) -> None:
+        """The registry is another, and nobody has told what happened to the sessions here.
+
+        Links that still wait for an answer ask again anyway, and get it again.
+        """
+        for session, home in list(self._homes.by_session.items()):
+            record = self._cluster.registry.get(session)
+            if record is None:
+                self.gone(session, "it ended while this node was behind")
+            elif (record.node, record.boot) != (self._cluster.node, self._cluster.boot):
+                self._homes.drop_home(session)
+                self._keeper.drop_session(session)
+            else:
+                home.epoch = record.epoch
+
     def _refusal(self, hello: Hello) -> tuple[int, str] | None:
         """(code, text) for what this node does not even ask of shard 0."""
         config = self._cluster.config

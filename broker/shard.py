@@ -27,6 +27,7 @@ from raftlog.messages import Entry, EntryKind
 from raftlog.node import RawNode
 from raftlog.ready import Role
 from raftlog.storage import GroupStorage
+from raftlog.store_errors import CorruptRecord, Place
 
 LEVEL_ENTRIES = 64
 """A new replica that lacks no more than this takes part: more come in all the time."""
@@ -43,6 +44,18 @@ class Applied:
     commands: list[AnyCommand]
     effects: list[Effect]
     in_service: bool
+
+
+@dataclass(slots=True)
+class Replay:
+    """What was applied behind the last checkpoint: what a restart would apply again."""
+
+    commands: int = 0
+    bytes: int = 0
+
+    def clear(self) -> None:
+        """There is a checkpoint of all that."""
+        self.commands = self.bytes = 0
 
 
 class Shard:
@@ -69,6 +82,7 @@ class Shard:
         self.changed_at = 0  #: the last entry applied that changed the membership
         self.receiving = ""  #: the node that a snapshot is on its way from
         self.pulled_ms = -1_000_000_000  #: when a part of the checkpoint was last asked for
+        self.replay = Replay()
         self._entry_bytes_max = entry_bytes_max
         self._entry_commands_max = entry_commands_max
         self._batches: OrderedDict[int, Batch] = OrderedDict()
@@ -126,14 +140,31 @@ class Shard:
         if entry.kind != EntryKind.NORMAL or not entry.data:
             return Applied(entry.index, [], [], self.in_service)
         batch = self._keep(entry.index, Batch(entry.data))
+        self.replay.commands += batch.count
+        self.replay.bytes += len(entry.data)
         commands = [decode(batch.command(offset)) for offset in range(batch.count)]
         effects = self.machine.apply(entry.index, batch.now_ms, commands)
         return Applied(entry.index, commands, effects, self.in_service)
 
+    def restore(self, index: int) -> None:
+        """Become what the storage's whole checkpoint, at `index`, says."""
+        mark = self.storage.checkpoint
+        assert mark is not None and mark.index == index, (self.number, index, mark)
+        self.machine.restore(b"".join(map(self.storage.chunk, range(mark.chunks))))
+        assert self.machine.applied <= index, (self.number, self.machine.applied, index)
+        self.applied = index
+        self.replay.clear()
+        self._batches.clear()
+
     def message(self, id: int) -> Enqueue:
-        """The command that carried a message, which must be alive."""
+        """The command that carried a message, which must be alive.
+
+        Raise `CorruptRecord` when it is nowhere: who passed over it would lose a message.
+        """
         data = self.encoded(id)
-        assert data is not None, (self.number, id)
+        if data is None:
+            wrong = f"its message is alive, and neither it nor entry {index_of(id)} is there"
+            raise CorruptRecord("this node's data", Place("messages", self.number, id), wrong)
         command = decode(data)
         assert isinstance(command, Enqueue), (self.number, id)
         return command

@@ -200,4 +200,4 @@ class Scenario:
                 for queue in status.queues
                 if queue.name in QUEUES and (queue.ready or queue.checked_out)
             ]
-        return unrest
+        return unrest + self.checker.checkpoints.leftovers()

@@ -13,6 +13,9 @@ from typing import Any
 from broker.config import Config, Peer
 
 _CONFIG: dict[str, Callable[[Random], Any]] = {
+    "replay_commands_max": lambda random: random.choice([30, 100, 400, 200_000]),
+    "log_bytes_max": lambda random: random.choice([2_000, 20_000, 64 << 20]),
+    "sweep_entries_max": lambda random: random.choice([20, 100, 512]),
     "entry_commands_max": lambda random: random.choice([2, 10_000, 10_000]),
     "snapshot_part_bytes": lambda random: random.choice([100, 1000]),
     "snapshot_bytes_per_s": lambda random: random.choice([5_000, 64 << 20]),
