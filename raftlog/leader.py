@@ -167,6 +167,18 @@ class Leader:
             self.heartbeat_wanted = self.flush_wanted = True
             self._time_snapshots()
 
+    def idle_ticks(self) -> int:
+        """How many ticks from now only count."""
+        config = self._raft.config
+        return max(
+            0,
+            min(
+                config.election_tick - self.election_elapsed,
+                config.heartbeat_tick - self.heartbeat_elapsed,
+            )
+            - 1,
+        )
+
     def _check_quorum(self) -> bool:
         """Step down when no majority was heard of since the last time: nothing is sent then."""
         raft = self._raft

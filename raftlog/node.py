@@ -138,6 +138,17 @@ class RawNode:
         """One unit of time has passed."""
         self._raft.tick()
 
+    def idle_ticks(self) -> int:
+        """How many ticks from now would do nothing but count, if nothing else comes.
+
+        A driver whose time is virtual may pass them at once, with `pass_ticks`.
+        """
+        return self._raft.idle_ticks()
+
+    def pass_ticks(self, count: int) -> None:
+        """So many ticks at once, at most `idle_ticks()`."""
+        self._raft.pass_ticks(count)
+
     def set_election_timeout(self, ticks: int) -> None:
         """Fix the present random timeout: for tests, and until the next one is drawn."""
         assert ticks > 0

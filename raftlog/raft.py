@@ -119,6 +119,21 @@ class Raft:
         if self.election_elapsed >= self.election_timeout:
             self._time_out()
 
+    def idle_ticks(self) -> int:
+        """How many ticks from now only count."""
+        if self.leading is not None:
+            return self.leading.idle_ticks()
+        return max(0, self.election_timeout - self.election_elapsed - 1)
+
+    def pass_ticks(self, count: int) -> None:
+        """Ticks that only count."""
+        assert 0 <= count <= self.idle_ticks(), (count, self.idle_ticks())
+        if self.leading is not None:
+            self.leading.election_elapsed += count
+            self.leading.heartbeat_elapsed += count
+        else:
+            self.election_elapsed += count
+
     def _time_out(self) -> None:
         if self._may_stand():
             self.campaign()
@@ -244,6 +259,10 @@ class Raft:
 
     def _count_vote(self, voter: int, granted: bool) -> None:
         self._votes.setdefault(voter, granted)
+        if self.durable_term != self.term:
+            # Its own vote is written, or no request would have left, but this node has not heard
+            # of it: the driver is still busy with the rest of the turn. `durable` counts again.
+            return
         match self._result():
             case VoteResult.WON:
                 self._become_leader()

@@ -337,3 +337,34 @@ def test_what_memory_storage_does_not_have() -> None:
         storage.apply_snapshot(Snapshot(3, 1, TRIO))
     storage.append([Entry(4, 2, 0, b"new")])
     assert (storage.last_index(), storage.term(4)) == (4, 2)
+
+
+def test_votes_that_come_before_the_turn_is_over_wait_for_its_end() -> None:
+    """The request left after the write; the driver still applies when the answers are there."""
+    node, storage = follower(1)
+    node.campaign()
+    carry_out(node, storage)
+    node.step(PreVoteReply(1, 3, 2, True))
+    ready = node.ready()
+    assert ready.hard_state is not None
+    storage.set_hard_state(ready.hard_state)
+    for voter in (1, 2):
+        node.step(VoteReply(voter, 3, 2, True))
+    assert node.role is Role.CANDIDATE
+    node.advance(ready)
+    assert node.role is Role.LEADER
+
+
+def test_ticks_passed_at_once_are_as_many_one_by_one() -> None:
+    one, _ = follower(1)
+    other, _ = follower(1)
+    idle = one.idle_ticks()
+    one.pass_ticks(idle)
+    for _ in range(idle):
+        other.tick()
+    assert not one.has_ready() and not other.has_ready()
+    assert one.idle_ticks() == other.idle_ticks() == 0
+    one.tick()
+    assert one.role is Role.PRE_CANDIDATE
+    with pytest.raises(AssertionError):
+        one.pass_ticks(one.idle_ticks() + 1)

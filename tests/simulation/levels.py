@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from tests.simulation import scenario
+from tests.simulation.raft import scenario as raft
 from tests.simulation.schedule import Fault
 
 Tell = Callable[[str], None]
@@ -41,5 +42,6 @@ class Level(NamedTuple):
 
 
 LEVELS: dict[str, Level] = {
+    "raft": Level(raft.run, raft.draw, raft.CHAOS_MS),
     "cluster": Level(scenario.run, scenario.draw, scenario.CHAOS_MS),
 }
