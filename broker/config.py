@@ -20,7 +20,7 @@ PORTS = ("port", "peer_port", "http_port")
 NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 FRAME_OVERHEAD_BYTES = 64 << 10
 """Room for the names and numbers beside a message's body and headers."""
-MAY_BE_ZERO = ("grace_ms", "audit_ms")
+MAY_BE_ZERO = ("grace_ms", "audit_ms", "scrub_bytes_per_s")
 WILDCARDS = ("0.0.0.0", "::", "*", "")
 
 
@@ -91,6 +91,8 @@ class Config:
     log_bytes_max: int = 64 << 20  #: per shard, behind its checkpoint; then one is made
     sweep_entries_max: int = 512  #: entries or bodies looked at in one tick, of one shard
     store_bytes_max: int = 64 << 30  #: of the data file; the node stops when it is full
+    scrub_bytes_per_s: int = 4 << 20  #: read of old records, to find damage early; 0: none
+    scrub_pass_ms: int = 3_600_000  #: from one reading of all of them to the next, at least
     cache_bytes_max: int = 64 << 20  #: recent entries of all shards kept in memory
     snapshot_bytes_per_s: int = 64 << 20  #: received of all snapshots together; then they wait
     snapshot_part_bytes: int = 512 << 10  #: of bodies sent at a time; one always fits

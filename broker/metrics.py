@@ -56,6 +56,8 @@ class Counters:
     audits_equal: int = 0
     audits_different: int = 0
     damaged_records: int = 0
+    scrubbed_bytes: int = 0
+    scrub_passes: int = 0
     snapshots_sent: int = 0
     snapshots_received: int = 0
     snapshots_failed: int = 0
@@ -87,7 +89,9 @@ _HELP = {
     "audits": "States of shards that were hashed to be compared with those of other replicas.",
     "audits_equal": "Hashes of other replicas that were equal to this node's own.",
     "audits_different": "Audits in which replicas differed.",
-    "damaged_records": "Damaged records that were found here when another node asked for a copy.",
+    "damaged_records": "Damaged records found in the data directory before they were needed.",
+    "scrubbed_bytes": "Bytes of records that were read to find damage early.",
+    "scrub_passes": "Times that all records were read to find damage early.",
     "snapshots_sent": "Snapshots that this node, as leader, brought to a replica.",
     "snapshots_received": "Snapshots of shards that this node has installed.",
     "snapshots_failed": "Snapshots that this node offered and nobody pulled to their end.",

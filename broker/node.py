@@ -25,6 +25,7 @@ from broker.errors import StateDiffered, StateDiffers
 from broker.groups import voters
 from broker.transport import Transport
 from broker.web import start_web
+from raftlog.lmdb_scrub import Scrubber
 from raftlog.lmdb_store import Identity, LmdbStore
 from raftlog.messages import Membership
 from raftlog.storage import GroupStorage
@@ -69,6 +70,15 @@ class Node:
             store=_Groups(self._store),
             random=random.Random(),
             log=_LimitedLog(LOG_LINES_PER_SECOND),
+        )
+        self._scrubber = (
+            Scrubber(
+                self._store,
+                bytes_per_s=config.scrub_bytes_per_s,
+                pass_ms=config.scrub_pass_ms,
+            )
+            if config.scrub_bytes_per_s
+            else None
         )
         self._scheduled = False
         self._clients_waiting = self._peers_waiting = True
@@ -125,6 +135,24 @@ class Node:
         self._next_tick = max(self._next_tick + self.config.tick_ms / 1000, self._loop.time())
         self._loop.call_at(self._next_tick, self._tick)
         self._turn()
+        with self._ending_on_failure():
+            self._scrub()
+
+    def _scrub(self) -> None:
+        """Look for damage in what nobody needs just now: told, and nobody is stopped for it."""
+        if self._scrubber is None or self._exit is None or self._exit.done():
+            return
+        counters = self.engine.counters
+        for damage in self._scrubber.run(_boot_ms()):
+            counters.damaged_records += 1
+            log.error(
+                "%s in %s. It was not needed yet, and this node goes on: stop it when it suits, "
+                "and run `raftmq node verify` and `raftmq node repair`",
+                damage,
+                self.config.data_dir,
+            )
+        counters.scrubbed_bytes = self._scrubber.bytes
+        counters.scrub_passes = self._scrubber.passes
 
     def _wake_for_clients(self) -> None:
         self._clients_waiting = True

@@ -48,7 +48,7 @@ def publish_all(cluster: Cluster) -> None:
 
 def test_a_damaged_entry_is_never_served_and_stops_its_node_alone(tmp_path: Path) -> None:
     # Without a cache to speak of each body is read from the disk.
-    settings = {"RAFTMQ_CACHE_BYTES_MAX": "1"}
+    settings = {"RAFTMQ_CACHE_BYTES_MAX": "1", "RAFTMQ_SCRUB_BYTES_PER_S": "0"}
     with Cluster(tmp_path, settings=settings) as cluster:
         cluster.wait_ready()
         publish_all(cluster)
@@ -65,6 +65,25 @@ def test_a_damaged_entry_is_never_served_and_stops_its_node_alone(tmp_path: Path
         assert re.search(rf"entry \d+ of group {shard} in .* is damaged: its checksum", last_words)
         assert "Traceback" not in damaged.log()
         assert len(cluster.running) == 2
+
+
+def test_damage_is_found_before_it_is_needed_and_stops_nobody(tmp_path: Path) -> None:
+    settings = {"RAFTMQ_SCRUB_PASS_MS": "100", "RAFTMQ_CACHE_BYTES_MAX": "1"}
+    with Cluster(tmp_path, settings=settings) as cluster:
+        cluster.wait_ready()
+        publish_all(cluster)
+        cluster.wait_level()
+        node = cluster.node("n2")
+        shard = cluster.queue("work").shard
+        flip_a_bit(node, body(DAMAGED)[:7].encode())
+        name = "raftmq_damaged_records_total"
+        eventually(lambda: node.metric(name) == 1, 15, "the damage to be found")
+        passes = node.metric("raftmq_scrub_passes_total")
+        eventually(lambda: node.metric("raftmq_scrub_passes_total") > passes + 1, 15, "more passes")
+        assert node.metric(name) == 1
+        assert re.search(rf"entry \d+ of group {shard} .*raftmq node repair", node.log())
+        assert len(cluster.running) == 3
+        assert [other.metric(name) for other in cluster.nodes if other is not node] == [0, 0]
 
 
 def node_command(*words: str) -> subprocess.CompletedProcess[str]:
