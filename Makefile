@@ -10,9 +10,10 @@ CODE := $(PACKAGES) $(wildcard tests examples deploy)
 # Ends a run that hangs in spite of the limit on every single test.
 TEST_LIMIT ?= 40m
 SEEDS ?= 1-500
+KILLS ?= 50
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check lint types imports fast-tests sim bench test-containers format clean
+.PHONY: help venv demo test check lint types imports fast-tests sim bench bench-failover test-containers format clean
 
 help:
 	@echo "make demo             three nodes and a Celery worker on this machine, and a node killed"
@@ -20,6 +21,7 @@ help:
 	@echo "make test             the whole test suite"
 	@echo "make sim SEEDS=1-500  the whole cluster simulated under faults, seed after seed"
 	@echo "make bench            throughput and latency on this machine"
+	@echo "make bench-failover   how long publishing stands still when leaders are killed"
 	@echo "make test-containers  a cluster in containers; needs a container engine"
 	@echo "make format           put the code into its one format"
 	@echo "make clean            remove what was built and cached; the environment stays"
@@ -59,6 +61,9 @@ sim: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench
+
+bench-failover: $(STAMP)
+	$(BIN)/python -m tests.bench --only failover,rolling --rounds 0 --shards 9 --kills $(KILLS)
 
 test-containers: $(STAMP)
 	PATH="$(abspath $(BIN)):$$PATH" bash deploy/test_containers.sh

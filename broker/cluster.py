@@ -59,6 +59,7 @@ class Cluster:
         self.peers: dict[str, Peer] = {}  #: the others in the list of nodes; see `Roster`
         self.names: dict[int, str] = {}  #: by Raft id, of all nodes there have ever been
         self.kept: dict[int, Kept] = {}  #: by shard
+        self.leaving = False  #: this node is about to stop, and gives away what it leads
         self.dismissed: tuple[int, str] | None = None  #: this node is to stop: (exit code, why)
         self.shard_zero = shards[TOPOLOGY]
         self.topology = self.shard_zero.machine.topology
@@ -127,6 +128,10 @@ class Cluster:
     def is_heard(self, peer: Peer) -> bool:
         """Whether a frame of the peer came lately."""
         return self.now_ms - peer.heard_ms < self.config.link_lost_ms
+
+    def can_lead(self, peer: Peer) -> bool:
+        """Whether a shard may be given to this peer."""
+        return self.is_heard(peer) and peer.trusted and not peer.leaving
 
     def serving(self) -> bool:
         """Whether this node can serve clients: it knows a leader of shard 0, and what it leads."""

@@ -61,6 +61,7 @@ class Config:
     grace_ms: int = 5000  #: how long a client may be away that wishes for nothing (0)
     grace_ms_max: int = 600_000  #: longer wishes are cut to it
     link_lost_ms: int = 3000  #: without a sign of life a link counts as lost
+    leave_ms: int = 2000  #: for handing over what is led here when told to stop
     hello_ms_max: int = 10_000  #: a Hello that shard 0 has not answered by then is forgotten
     audit_ms: int = 60_000  #: between comparisons of a shard's replicas that work; 0: none
 

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from broker import succession
 from broker.answers import Answers
 from broker.auditor import Auditor
 from broker.changes import Changes
 from broker.cluster import Cluster
 from broker.config import Config
 from broker.courier import Courier
+from broker.departure import Departure
 from broker.errors import Code
 from broker.expiry import Expiry
 from broker.groups import new_machine, open_shard, open_shards
@@ -136,6 +138,7 @@ class Engine:
         self._limiter = limiter = Limiter(cluster, volatile)
         self._learner = Learner(cluster, self._reception, queues, expiry, limiter)
         self._leadership = Leadership(cluster, queues, limiter)
+        self._departure = Departure(cluster, self._leadership)
         self._upkeep = Upkeep(
             cluster,
             homes,
@@ -212,8 +215,10 @@ class Engine:
         """The link to a peer was reset: its process may have died."""
         peer = self._cluster.peers.get(node)
         if peer is not None:
-            for shard in self.shards.values():
-                shard.raft.peer_lost(peer.raft_id)
+            peer.leaving = True  # until it says otherwise
+            waits = succession.waits(self._cluster, node)
+            for number, shard in self.shards.items():
+                shard.raft.peer_lost(peer.raft_id, waits.get(number))
             self._sender.lost(node)
 
     def tick(self, now_ms: int) -> None:
@@ -224,9 +229,19 @@ class Engine:
             shard.full = False
         self._housekeeping.tick(now_ms)
         self._upkeep.tick()
+        if self._cluster.leaving:
+            self._departure.go_on()
         self._sender.tick()
         self._receiver.tick()
         self._drop_groups()
+
+    def leave(self) -> None:
+        """This node is told to stop: it gives away what it leads. Tick on until `has_left`."""
+        self._departure.begin()
+
+    def has_left(self) -> bool:
+        """Whether nobody misses this node as a leader, or nobody could take over from it."""
+        return self._departure.is_done()
 
     def _malformed(self, identity: bytes, error: ProtocolError) -> None:
         self.counters.malformed_frames += 1

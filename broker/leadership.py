@@ -46,7 +46,7 @@ class Leadership:
             peer = cluster.peers.get(cluster.names.get(preferred, ""))
             since = self._in_service_since.get(number, cluster.now_ms)
             settled = cluster.now_ms - since > BALANCE_AFTER_MS
-            if peer is None or not settled or not cluster.is_heard(peer) or not peer.trusted:
+            if peer is None or not settled or not cluster.can_lead(peer):
                 continue
             if shard.is_caught_up(peer.raft_id):
                 self._in_service_since[number] = cluster.now_ms
@@ -54,6 +54,6 @@ class Leadership:
                 return
 
     def _tell(self, shards: list[tuple[int, int]]) -> None:
-        leads = Leads(shards)
+        leads = Leads(shards, self._cluster.leaving)
         for peer in self._cluster.peers.values():
             peer.records.append(leads)

@@ -83,6 +83,7 @@ class Node:
         self._scheduled = False
         self._clients_waiting = self._peers_waiting = True
         self._ticks = 0
+        self._leave_by: float | None = None  #: told to stop: when it will at the latest
         self._exit: asyncio.Future[int] | None = None
 
     async def run(self) -> int:
@@ -90,7 +91,7 @@ class Node:
         self._loop = loop = asyncio.get_running_loop()
         self._exit = loop.create_future()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop, 0)
+            loop.add_signal_handler(number, self._leave)
         web = await start_web(self.engine, self.config.http_host, self.config.http_port)
         transport = self._transport
         loop.add_reader(transport.clients_fd, self._wake_for_clients)
@@ -117,6 +118,16 @@ class Node:
             await web.cleanup()
             self._transport.close()
             self._store.close()
+
+    def _leave(self) -> None:
+        """Hand over what is led here, and stop. Told twice, stop at once."""
+        if self._leave_by is not None or self.engine.has_left():
+            self._stop(0)
+            return
+        log.info("node %s hands over the shards that it leads, and stops", self.config.node_id)
+        self._leave_by = self._loop.time() + self.config.leave_ms / 1000
+        self.engine.leave()
+        self._wake()
 
     def _stop(self, code: int) -> None:
         if self._exit is not None and not self._exit.done():
@@ -186,6 +197,10 @@ class Node:
                 self._round()
                 if not self.engine.has_work():
                     break
+            if self._leave_by is not None and (
+                self.engine.has_left() or self._loop.time() > self._leave_by
+            ):
+                self._stop(0)
             if self._clients_waiting or self._peers_waiting or self.engine.has_work():
                 self._wake()
 

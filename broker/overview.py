@@ -25,6 +25,8 @@ class Overview:
     def readiness(self) -> tuple[bool, str]:
         """(ready, why not)."""
         cluster = self._cluster
+        if cluster.leaving:
+            return False, "this node is about to stop"
         for number, shard in cluster.shards.items():
             if not shard.raft.leader:
                 return False, f"shard {number} has no leader; is a majority of nodes running?"

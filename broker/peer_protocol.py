@@ -96,6 +96,7 @@ class Leads(Record, frozen=True, tag=8):
     """The shards that the sender leads and serves, with its terms."""
 
     shards: list[tuple[int, int]]  #: (shard, term)
+    leaving: bool = False  #: it is about to stop: give it nothing to lead
 
 
 class Lost(Record, frozen=True, tag=9):

@@ -122,6 +122,7 @@ class PeerRecords:
         known = peer.boot != 0
         if frame.boot != peer.boot:
             peer.boot = frame.boot
+            peer.leaving = False
         elif frame.number < expected:
             return
         peer.number_in = frame.number
@@ -145,7 +146,8 @@ class PeerRecords:
                 self._answers.result(peer.node, record)
             case Again(session=session):
                 self._operations.misrouted(session)
-            case Leads(shards=shards):
+            case Leads(shards=shards, leaving=leaving):
+                peer.leaving = leaving
                 for number, term in shards:
                     self._cluster.leaders.lead(number, term, peer.node)
             case Lost():

@@ -56,6 +56,7 @@ class Peer:
     number_in: int = 0
     number_out: int = 0
     heard_ms: int = -1_000_000_000
+    leaving: bool = False  #: it has gone or is about to, and is to lead nothing
     address: str = ""  #: where it serves clients
     host: str = ""
     port: int = 0  #: for peers

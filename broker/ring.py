@@ -42,6 +42,16 @@ def preferred_leader(replicas: Sequence[str]) -> str:
     return replicas[0]
 
 
+def succession(shard: int, nodes: Sequence[str]) -> tuple[str, ...]:
+    """Who is to lead a shard after its leader has gone, in order: one of these, in turns.
+
+    A leader's shards are some way apart in their numbers; so each of two heirs gets half.
+    """
+    ordered = tuple(sorted(nodes))
+    turn = _weight("succession", str(shard)) % len(ordered) if ordered else 0
+    return ordered[turn:] + ordered[:turn]
+
+
 @lru_cache(maxsize=64)
 def _placement(nodes: tuple[str, ...], factor: int, shards: int) -> list[tuple[str, ...]]:
     """Where each of `shards` shards goes. `nodes` are sorted, and more than `factor`."""

@@ -234,17 +234,20 @@ class RawNode:
         if self._raft.leading is not None:
             self._raft.leading.snapshot_reported(member, ok)
 
-    def peer_lost(self, member: int) -> None:
+    def peer_lost(self, member: int, wait: int | None = None) -> None:
         """The link to this member's process was reset: it has most likely died.
 
         Only a hint. Its followers ask for pre-votes within a few ticks and do not stick to
         it; should it live, its next message ends the doubt.
+
+        wait: ticks until this node asks, at least 1, for whoever knows an order in which the
+        members should stand; without it chance decides.
         """
         raft = self._raft
         if raft.leading is not None:
             raft.leading.unreachable(member)
         elif raft.leader == member and member != NOBODY:
-            raft.doubt_leader()
+            raft.doubt_leader(wait)
 
     # --- the turn ------------------------------------------------------------------------
 

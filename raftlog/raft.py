@@ -56,6 +56,7 @@ class Raft:
     """The state machine; `RawNode` is its face."""
 
     __slots__ = (
+        "_candidacies",
         "_chance",
         "_forwarded",
         "_leader_doubted",
@@ -103,6 +104,7 @@ class Raft:
         self._chance: Chance = config.rng or SeededChance(config.seed ^ config.id << 32)
         self._votes: dict[int, bool] = {}
         self._leader_doubted = False  #: its process seems dead: others may be voted for
+        self._candidacies = 0  #: elections stood for since a leader was known
         self._forwarded: dict[int, bytes | int] = {}  #: reads sent to the leader
         # Replies to another life of this node must not be taken for answers to this one.
         self._read_context = self._chance.randrange(1 << 48) << 14
@@ -147,13 +149,15 @@ class Raft:
         self.election_elapsed = 0
         self._leader_doubted = False
         base = self.config.election_tick
-        self.election_timeout = base + self._chance.randrange(base)
+        # Who stands again, for the votes were split, spreads wider than the first time.
+        spread = 2 * base if self._candidacies > 1 else base
+        self.election_timeout = base + self._chance.randrange(spread)
 
-    def doubt_leader(self) -> None:
+    def doubt_leader(self, wait: int | None) -> None:
         """The leader's process seems dead: ask for pre-votes after a few staggered ticks."""
         self._leader_doubted = True
         if self.config.pre_vote:
-            stagger = 1 + self._chance.randrange(1 + self.config.election_tick // 4)
+            stagger = wait or 1 + self._chance.randrange(1 + self.config.election_tick // 4)
             self.election_timeout = min(self.election_timeout, self.election_elapsed + stagger)
 
     # --- becoming ------------------------------------------------------------------------
@@ -180,6 +184,7 @@ class Raft:
 
     def _become_leader(self) -> None:
         assert self.role is Role.CANDIDATE and self.durable_term == self.term
+        self._candidacies = 0
         self._begin(Role.LEADER, self.term)
         self.leader = self.id
         self.leading = Leader(self)
@@ -228,6 +233,7 @@ class Raft:
             self.messages.append(PreVoteRequest(self.id, voter, self.term + 1, last, last_term))
 
     def _stand(self, *, transfer: bool) -> None:
+        self._candidacies += 1
         self._begin(Role.CANDIDATE, self.term + 1)
         self.vote = self.id
         last, last_term = self.log.last, self.log.last_term()
@@ -488,7 +494,7 @@ class Raft:
     def _hear_leader(self, leader: int) -> None:
         assert self.leader in (NOBODY, leader), f"{leader} and {self.leader} in term {self.term}"
         self.leader = leader
-        self.election_elapsed = 0
+        self.election_elapsed = self._candidacies = 0
         if self._leader_doubted:
             self._restart_election_timer()
 

@@ -11,7 +11,6 @@ runs, the machine does, and so will everything else. Nothing here fails for bein
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.bench import profile, report
-from tests.bench.failover import failover
+from tests.bench.failover import failover, histogram, rolling, summary
 from tests.bench.fairness import fairness
 from tests.bench.meter import Meter, Sample, resident_mb
 from tests.bench.workloads import IN_MEMORY, WORKLOADS, Target
@@ -28,7 +27,7 @@ from tests.cluster import Cluster
 
 IDLE_S = 4.0
 SETTLE_S = 1.0
-NAMES = (*WORKLOADS, "failover", "idle", "fairness")
+NAMES = (*WORKLOADS, "failover", "rolling", "idle", "fairness")
 
 
 def main() -> None:
@@ -68,6 +67,8 @@ def _measure(
             notes.append(f"memory of the three nodes at the end: {memory_mb:,.0f} MiB")
             if "fairness" in names:
                 notes.append(_fairness(cluster, given.seconds))
+            if "rolling" in names:
+                notes.append(_rolling(cluster))
             if "failover" in names:
                 notes.append(_failover(cluster, given.kills))
         if given.profile and not profile.can_sample():
@@ -141,11 +142,25 @@ def _fairness(cluster: Cluster, seconds: float) -> str:
 
 def _failover(cluster: Cluster, kills: int) -> str:
     pauses = failover(cluster, kills)
-    each = ", ".join(f"{p.seconds:.2f}{' (home)' if p.home else ''}" for p in pauses)
-    seconds = [pause.seconds for pause in pauses]
+    shards = [seconds for pause in pauses for seconds in pause.led.values()]
+    slowest = [pause.slowest for pause in pauses]
+    others = [seconds for pause in pauses for seconds in pause.others.values()]
     return (
-        f"kill -9 of the leader to the next confirmed publish: median "
-        f"{statistics.median(seconds):.2f} s, worst {max(seconds):.2f} s of {kills} ({each})"
+        f"kill -9 of a leader to the next confirmed publish, {kills} kills, "
+        f"{cluster.shards - 1} loaded shards:\n"
+        f"  each shard that lost its leader: {summary(shards)} of {len(shards)}\n"
+        f"  the slowest of them, by kill: {summary(slowest)}\n"
+        f"  shards of other leaders: {summary(others)}\n{histogram(slowest)}"
+    )
+
+
+def _rolling(cluster: Cluster) -> str:
+    pauses = rolling(cluster)
+    led = [seconds for pause in pauses for seconds in pause.led.values()]
+    others = [seconds for pause in pauses for seconds in pause.others.values()]
+    return (
+        f"a rolling restart: longest time without a confirm {1000 * max(led):.0f} ms on shards "
+        f"that were handed over, {1000 * max(others):.0f} ms on others"
     )
 
 

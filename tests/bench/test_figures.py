@@ -56,8 +56,8 @@ def test_each_measurement_is_a_line_of_json(tmp_path: Path) -> None:
 
 def test_a_confirm_that_was_on_its_way_does_not_end_the_pause() -> None:
     confirmed = [0.8, 0.9, 1.01, 2.5, 2.6]
-    assert longest_pause(confirmed, killed_at=1.0) == pytest.approx(1.49)
-    assert longest_pause([0.9, 2.5], killed_at=1.0) == pytest.approx(1.5)
+    assert longest_pause(confirmed, began=1.0) == pytest.approx(1.49)
+    assert longest_pause([0.9, 2.5], began=1.0) == pytest.approx(1.5)
 
 
 def test_stacks_count_once_for_each_function_on_them() -> None:

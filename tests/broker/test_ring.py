@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.ring import preferred_leader, replicas_of, shard_of
+from broker.ring import preferred_leader, replicas_of, shard_of, succession
 
 NAMES = st.text(min_size=1, max_size=12)
 CLUSTERS = [
@@ -122,3 +122,15 @@ def test_another_node_moves_little_more_than_it_takes(shards: int) -> None:
             copied += len(gained - {"new"})
     assert taken > 0
     assert copied <= taken * 0.6, (copied, taken)
+
+
+def test_a_dead_leaders_shards_go_to_each_survivor_in_about_equal_parts() -> None:
+    nodes = ("n1", "n2", "n3")
+    for dead in nodes:
+        left = [node for node in nodes if node != dead]
+        led = [shard for shard in range(64) if replicas_of(shard, nodes, 3)[0] == dead]
+        heirs = Counter(succession(shard, left)[0] for shard in led)
+        assert set(heirs) == set(left)
+        assert min(heirs.values()) >= len(led) // 3
+    assert succession(5, ["b", "a"]) == succession(5, ["a", "b"])
+    assert succession(5, []) == ()

@@ -14,7 +14,8 @@ from tests.celery_worker import Worker, lines_of, send
 from tests.cluster import Cluster, eventually
 from tests.end_to_end.traffic import Publisher, assert_each_once, publish, receive
 
-PAUSE_S = 8.0
+PAUSE_S = 10.0
+ELECTION_S = 1.0  # the shortest time after which a follower stands for a leader it does not hear
 GRACE_S = 5.0  # what a client wishes for that is not told otherwise
 
 pytestmark = pytest.mark.slow
@@ -144,3 +145,29 @@ def test_a_worker_may_start_before_its_cluster(tmp_path: Path) -> None:
             send(cluster.url, record, str(seen), 7)
             eventually(lambda: lines_of(seen), 40, "the task to run")
     assert lines_of(seen) == [["7", "w1@test"]]
+
+
+def test_a_rolling_restart_costs_no_election_timeout_and_no_message(cluster: Cluster) -> None:
+    with Publisher(cluster.url, "work") as publisher:
+        publisher.wait_more(100)
+        publisher.longest_pause_s = 0.0
+        for node in cluster.nodes:
+            assert cluster.terminate(node) == 0
+            publisher.wait_more(50)
+            cluster.restart(node)
+            cluster.wait_ready()
+            cluster.wait_level()
+        pause_s = publisher.longest_pause_s
+    assert pause_s < ELECTION_S, "nobody waits for an election when leaders are told to stop"
+    assert_each_once(receive(cluster.url, "work", publisher.confirmed), publisher.confirmed)
+
+
+def test_nodes_that_are_all_told_to_stop_do_not_wait_for_one_another(cluster: Cluster) -> None:
+    began = time.monotonic()
+    for node in cluster.nodes:
+        assert node.process is not None
+        node.process.terminate()
+    for node in cluster.nodes:
+        assert node.process is not None
+        assert node.process.wait(10) == 0
+    assert time.monotonic() - began < 1.5, "less than the time that a node has for handing over"

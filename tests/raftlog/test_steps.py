@@ -368,3 +368,42 @@ def test_ticks_passed_at_once_are_as_many_one_by_one() -> None:
     assert one.role is Role.PRE_CANDIDATE
     with pytest.raises(AssertionError):
         one.pass_ticks(one.idle_ticks() + 1)
+
+
+def test_whoever_knows_its_place_in_the_succession_stands_then_and_not_before() -> None:
+    """Else the followers of a dead leader stand together, and split the votes."""
+    node, storage = follower(1)
+    node.step(HeartbeatRequest(1, 3, 1, 0, 0))
+    carry_out(node, storage)
+    node.peer_lost(1, 3)
+    for _ in range(2):
+        node.tick()
+        assert node.role is Role.FOLLOWER
+    node.tick()
+    assert node.role is Role.PRE_CANDIDATE
+
+
+class _Last:
+    """Chance at its worst: always the last of the numbers there are."""
+
+    def randrange(self, stop: int, /) -> int:
+        return stop - 1
+
+
+def test_who_stands_again_waits_up_to_twice_as_long_until_there_is_a_leader() -> None:
+    """Candidates that split the votes once would else split them again."""
+    storage = MemoryStorage(TRIO)
+    node = RawNode(Config(id=3, pre_vote=False, rng=_Last()), storage)
+
+    def ticks_until_it_stands() -> int:
+        term, ticks = node.term, 0
+        while node.term == term:
+            node.tick()
+            ticks += 1
+        carry_out(node, storage)
+        return ticks
+
+    assert [ticks_until_it_stands() for _ in range(4)] == [19, 19, 29, 29]
+    node.step(HeartbeatRequest(1, 3, node.term, 0, 0))
+    carry_out(node, storage)
+    assert [ticks_until_it_stands() for _ in range(3)] == [29, 19, 29]
