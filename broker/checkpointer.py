@@ -50,7 +50,10 @@ class Checkpointer:
         self._commands_max, self._bytes_max = commands_max, bytes_max
         self._writing: _Writing | None = None
         mark = shard.storage.checkpoint
-        self._state_bytes = mark.chunks * CHUNK_BYTES_MAX if mark is not None else 0
+        self._state_bytes = 0
+        if mark is not None:
+            last = mark.chunks - 1
+            self._state_bytes = last * CHUNK_BYTES_MAX + len(shard.storage.chunk(last))
 
     @property
     def writing(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from tests.simulation import scenario
+from tests.simulation import absences, scenario
 from tests.simulation.raft import scenario as raft
 from tests.simulation.schedule import Fault
 
@@ -44,4 +44,5 @@ class Level(NamedTuple):
 LEVELS: dict[str, Level] = {
     "raft": Level(raft.run, raft.draw, raft.CHAOS_MS),
     "cluster": Level(scenario.run, scenario.draw, scenario.CHAOS_MS),
+    "absences": Level(absences.run, absences.draw, absences.CHAOS_MS),
 }

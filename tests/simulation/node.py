@@ -58,6 +58,7 @@ class SimNode:
         self._writing: list[GroupWrite] = []  #: on their way to the disk
         self._tick_waits = False
         self.dies_installing_ms = 0.0  #: how long it is down when its next snapshot was written
+        self.died_installing = 0
         self.installed = 0  #: snapshots that came to its disk
 
     # --- life -----------------------------------------------------------------------------
@@ -127,7 +128,7 @@ class SimNode:
 
     def mend(self) -> None:
         """Everything about it is well again."""
-        self._slow_until = self._stalled_until = 0.0
+        self._slow_until = self._stalled_until = self.dies_installing_ms = 0.0
         self.resume()
         self.restart()
 
@@ -184,6 +185,7 @@ class SimNode:
         boot = self.boots
         if self.dies_installing_ms and any(write.install is not None for write in writes):
             down_ms, self.dies_installing_ms = self.dies_installing_ms, 0.0
+            self.died_installing += 1
             self.crash_for(down_ms)
             return
         self._world.after(self._disk_delay() if writes else 0.0, lambda: self._end(boot, writes))

@@ -17,7 +17,7 @@ from tests.simulation.faults import CLUSTER
 from tests.simulation.network import Network
 from tests.simulation.node import SimNode
 from tests.simulation.schedule import Fault, Place
-from tests.simulation.setting import draw_setting
+from tests.simulation.setting import Setting, draw_setting
 from tests.simulation.violation import Violation, noticed
 from tests.simulation.world import World
 
@@ -58,7 +58,7 @@ def draw(seed: int, chaos_ms: float) -> list[Fault]:
 
 
 class Scenario:
-    """One seed's cluster. `faults` in place of those that the seed draws."""
+    """One seed's cluster. `faults` and `setting` in place of those that the seed draws."""
 
     def __init__(
         self,
@@ -66,10 +66,11 @@ class Scenario:
         chaos_ms: float = CHAOS_MS,
         faults: list[Fault] | None = None,
         tell: Callable[[str], None] | None = None,
+        setting: Setting | None = None,
     ) -> None:
         self.world = World(seed, tell)
         self.network = Network(self.world)
-        self.setting = draw_setting(seed)
+        self.setting = setting or draw_setting(seed)
         self.nodes: dict[str, SimNode] = {}
         for config in self.setting.configs():
             self.nodes[config.node_id] = SimNode(self.world, self.network, config, self.nodes)
@@ -82,8 +83,12 @@ class Scenario:
         self.faults = self._draw(seed) if faults is None else faults
 
     def _draw(self, seed: int) -> list[Fault]:
-        place = Place(list(self.nodes), [*PUBLISHERS, *CONSUMERS, *BOTH], self.setting.shards)
-        return CLUSTER.draw(seed, place, WARM_UP_MS, WARM_UP_MS + self.chaos_ms)
+        return CLUSTER.draw(seed, self.place, WARM_UP_MS, WARM_UP_MS + self.chaos_ms)
+
+    @property
+    def place(self) -> Place:
+        """What faults are drawn of."""
+        return Place(list(self.nodes), [*PUBLISHERS, *CONSUMERS, *BOTH], self.setting.shards)
 
     def run(self) -> Outcome:
         """Chaos, then peace until everything is drained. `Violation` when it is not."""
@@ -106,7 +111,10 @@ class Scenario:
             len(history.confirmed),
             len(history.delivered),
             dict(sorted(self.counts.items())),
-            {"snapshots installed": sum(node.installed for node in self.nodes.values())},
+            {
+                "snapshots installed": sum(node.installed for node in self.nodes.values()),
+                "deaths while one was": sum(node.died_installing for node in self.nodes.values()),
+            },
         )
 
     def while_chaos(self, act: Callable[..., object], *arguments: object) -> None:

@@ -10,7 +10,7 @@ they are. A schedule is plain JSON, so it can be kept, shortened and replayed.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -69,12 +69,19 @@ class Catalogue(Generic[Scene]):
 
         return register
 
-    def draw(self, seed: int, place: Place, start_ms: float, end_ms: float) -> list[Fault]:
-        """The faults of a seed, in order."""
+    def draw(
+        self,
+        seed: int,
+        place: Place,
+        start_ms: float,
+        end_ms: float,
+        always: Collection[str] = (),
+    ) -> list[Fault]:
+        """The faults of a seed, in order. always: kinds that are on whatever the seed says."""
         faults = []
         for name in sorted(self.kinds):
             kind, random = self.kinds[name], Random(f"{seed}/fault/{name}")
-            if random.random() >= ON_SHARE:
+            if random.random() >= ON_SHARE and name not in always:
                 continue
             mean_ms = kind.every_ms * random.choice([0.5, 1.0, 2.0])
             at_ms = start_ms + random.expovariate(1 / mean_ms)
