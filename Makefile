@@ -11,15 +11,19 @@ CODE := $(PACKAGES) $(wildcard tests examples deploy)
 TEST_LIMIT ?= 40m
 SEEDS ?= 1-500
 KILLS ?= 50
+# make mutants MUTANTS="reads vote_before_fsync" shows some; JOBS=2 two at a time.
+MUTANTS ?=
+JOBS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check lint types imports fast-tests sim bench bench-failover test-containers format clean
+.PHONY: help venv demo test check lint types imports fast-tests sim mutants bench bench-failover test-containers format clean
 
 help:
 	@echo "make demo             three nodes and a Celery worker on this machine, and a node killed"
 	@echo "make check            format, lint, types, imports and the fast tests: about a minute"
 	@echo "make test             the whole test suite"
 	@echo "make sim SEEDS=1-500  the whole cluster simulated under faults, seed after seed"
+	@echo "make mutants          known bugs, put in one at a time: who catches each, how soon"
 	@echo "make bench            throughput and latency on this machine"
 	@echo "make bench-failover   how long publishing stands still when leaders are killed"
 	@echo "make test-containers  a cluster in containers; needs a container engine"
@@ -51,13 +55,16 @@ imports: $(STAMP)
 	$(BIN)/lint-imports --config setup.cfg
 
 fast-tests: $(STAMP)
-	$(BIN)/python -m pytest -q -m "not slow and not containers" tests/raftlog tests/broker
+	$(BIN)/python -m pytest -q -m "not slow and not containers" tests/raftlog tests/broker tests/mutants
 
 test: $(STAMP)
 	timeout --foreground --kill-after=30s $(TEST_LIMIT) $(BIN)/python -m pytest -q -m "not containers" --durations=15 tests
 
 sim: $(STAMP)
 	$(BIN)/python -m tests.simulation run $(SEEDS) $(if $(HOURS),--hours $(HOURS))
+
+mutants: $(STAMP)
+	$(BIN)/python -m tests.mutants $(MUTANTS) --jobs $(JOBS)
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench

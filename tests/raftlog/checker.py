@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from raftlog.errors import StorageError
+from raftlog.membership import decode_change
 from raftlog.messages import (
     AppendReply,
     Entry,
@@ -31,8 +32,10 @@ from raftlog.messages import (
 )
 from raftlog.node import RawNode, Role
 from tests.raftlog.host import Host
+from tests.raftlog.membership_model import model
 from tests.simulation.violation import Violation
 
+STANDING = (Role.PRE_CANDIDATE, Role.CANDIDATE)
 COMPLETE_LAST = 5
 """How many of the last commits are looked for in a leader's log; the others were before."""
 
@@ -44,18 +47,20 @@ class _Life(NamedTuple):
     commit: int
     applied: int
     membership: Membership
+    role: Role
 
 
 class Checker:
     """Looks at all that the hosts of one group do. Nothing may contradict it later."""
 
-    def __init__(self, hosts: Mapping[int, Host]) -> None:
+    def __init__(self, hosts: Mapping[int, Host], founders: Membership) -> None:
         self.hosts = hosts
         self.leaders: dict[int, int] = {}  # term -> who led it
         self.stood: set[int] = set()  # terms in which somebody was a candidate
         self.entries: dict[tuple[int, int], tuple[Entry, int]] = {}  # with the term before
         self.committed: list[tuple[int, bytes]] = [(0, b"")]  # by index
-        self.memberships: dict[int, Membership] = {}  # by applied index
+        self.memberships = [founders]  # by index, as the second implementation makes them
+        self.votes: dict[tuple[int, int], int] = {}  # (term, who) -> for whom, as written
         self.durable: dict[int, HardState] = {}
         self.lives: dict[int, _Life] = {}
 
@@ -111,6 +116,7 @@ class Checker:
         if not (began):
             raise _found("terms begin with a candidate", old, hard)
         self.durable[host.node.id] = hard
+        self.votes[hard.term, host.node.id] = hard.vote
 
     def applied(self, entries: list[Entry]) -> None:
         """One history of commits."""
@@ -121,9 +127,19 @@ class Checker:
             mark = (entry.term, entry.data)
             if entry.index == len(self.committed):
                 self.committed.append(mark)
+                self.memberships.append(self._after(entry))
             known = self.committed[entry.index]
             if not (known == mark):
                 raise _found(name, known, entry)
+
+    def _after(self, entry: Entry) -> Membership:
+        last = self.memberships[-1]
+        if entry.kind != EntryKind.CHANGE:
+            return last
+        after = model(last, decode_change(entry.data))
+        if after is None:
+            raise _found("memberships agree", "a change that cannot be", last, entry)
+        return after
 
     # --- nodes ---------------------------------------------------------------------------
 
@@ -132,14 +148,16 @@ class Checker:
         node = host.node
         old = self.lives.get(node.id)
         if old is None or old.node is not node:
-            old = _Life(node, node.commit, node.applied, node.membership)
+            old = _Life(node, node.commit, node.applied, node.membership, node.role)
         back = node.commit < old.commit or node.applied < old.applied
         if back:
             raise _found("commit and applied never go back", node.status(), old.commit)
-        self.lives[node.id] = _Life(node, node.commit, node.applied, node.membership)
+        self.lives[node.id] = _Life(node, node.commit, node.applied, node.membership, node.role)
         if node.applied != old.applied or node.membership != old.membership:
             self._agrees(host)
-        if node.role in (Role.PRE_CANDIDATE, Role.CANDIDATE) and node.leader:
+        if node.role in STANDING and node.role is not old.role:
+            self._may_stand(node)
+        if node.role in STANDING and node.leader:
             raise _found("candidates know no leader", node.status())
         if node.role is Role.CANDIDATE:
             self.stood.add(node.term)
@@ -147,17 +165,32 @@ class Checker:
             known = self.leaders.setdefault(node.term, node.id)
             if not (known == node.id):
                 raise _found("one leader per term", node.term, node.id, known)
+            if node.role is not old.role:
+                self._is_elected(node)
             self._is_complete(host)
             if node.commit > old.commit:
+                self._is_of_its_term(node)
                 self._is_durable(node, {old.membership, node.membership})
 
     def _agrees(self, host: Host) -> None:
         node = host.node
         if host.ready is None and node.membership.voters:
-            known = self.memberships.setdefault(node.applied, node.membership)
-            same = known == node.membership
-            if not (same):
+            known = self.memberships[node.applied]
+            if node.membership != known:
                 raise _found("memberships agree", node.id, node.applied, known, node.membership)
+
+    def _may_stand(self, node: RawNode) -> None:
+        if node.applied < node.commit:
+            waiting = node._raft.log.entries(node.applied + 1, node.commit + 1, 1 << 60)
+            if any(entry.kind == EntryKind.CHANGE for entry in waiting):
+                raise _found("no campaign with an unapplied change", node.status())
+
+    def _is_elected(self, node: RawNode) -> None:
+        """Both majorities have written their votes for it."""
+        term = node.term
+        have = {id for id in self.hosts if self.votes.get((term, id)) == node.id}
+        if not _is_majority(have, node.membership):
+            raise _found("leaders are elected", node.status(), sorted(have))
 
     def _is_complete(self, host: Host) -> None:
         log, end = host.node._raft.log, len(self.committed)
@@ -171,6 +204,12 @@ class Checker:
             if not (later or term == its):
                 raise _found("leader completeness", host.node.id, index, its, term)
 
+    def _is_of_its_term(self, node: RawNode) -> None:
+        """Thesis, figure 3.8: entries of older terms are never committed by counting."""
+        term = node._raft.log.term(node.commit)
+        if term != node.term:
+            raise _found("leaders commit entries of their term", node.status(), term)
+
     def _is_durable(self, node: RawNode, memberships: Iterable[Membership]) -> None:
         """What a leader has just committed is on the disks of a majority of each half.
 
@@ -183,16 +222,13 @@ class Checker:
             if sum(entry.kind == EntryKind.CHANGE for entry in part) > 1:
                 return  # counted by a membership that is gone already
         have = {id for id, host in self.hosts.items() if _has(host, index, log.term(index))}
-        kept = any(
-            all(
-                2 * len(have & set(half)) > len(half)
-                for half in (membership.voters, membership.outgoing)
-                if half
-            )
-            for membership in memberships
-        )
-        if not (kept):
+        if not any(_is_majority(have, membership) for membership in memberships):
             raise _found("commits are on a majority's disks", node.status(), sorted(have))
+
+
+def _is_majority(have: set[int], membership: Membership) -> bool:
+    halves = (membership.voters, membership.outgoing)
+    return all(2 * len(have & set(half)) > len(half) for half in halves if half)
 
 
 def _has(host: Host, index: int, term: int) -> bool:

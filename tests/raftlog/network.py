@@ -9,7 +9,7 @@ well, and demands progress.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from random import Random
 
@@ -36,8 +36,13 @@ HEALING_ROUNDS = 1000
 class Network:
     """The group, its messages and its troubles."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, swarm: bool = True) -> None:
         self.rng = Random(seed)
+        factors = Random(f"{seed}/troubles")
+        self.weights = [
+            weight * factors.choice(FACTORS) if swarm and action in RARE else weight
+            for action, weight in zip(ACTIONS, WEIGHTS, strict=True)
+        ]
         rng = self.rng
         count = rng.choice([3, 3, 5])
         self.founders = tuple(range(1, count + 1))
@@ -56,7 +61,7 @@ class Network:
         self.loss = rng.choice([0.0, 0.05, 0.3])
         self.changes = rng.random() < 0.5
         self.hosts = {id: self._host(id, Membership(voters=self.founders)) for id in self.founders}
-        self.checker = Checker(self.hosts)
+        self.checker = Checker(self.hosts, Membership(voters=self.founders))
         self.pool: list[Message] = []
         self.broken: set[tuple[int, int]] = set()
         self.reads: dict[bytes, int] = {}  # name -> what was committed when it was asked
@@ -72,7 +77,7 @@ class Network:
 
     def step(self) -> None:
         """Something happens to somebody."""
-        action = self.rng.choices(ACTIONS, WEIGHTS)[0]
+        action = self.rng.choices(ACTIONS, self.weights)[0]
         host = self.rng.choice(list(self.hosts.values()))
         self.trace.append(f"{action.__name__} {host.node.id}")
         action(self, host)
@@ -248,14 +253,15 @@ class Network:
                 return
         raise Violation("liveness", f"no progress: {self.states()}")
 
-    def rounds(self, count: int) -> None:
-        """Time passes, and what was sent arrives where no link is broken."""
+    def rounds(self, count: int, still: Collection[int] = ()) -> None:
+        """Time passes, not for those in `still`, and what was sent arrives where it can."""
         for _ in range(count):
-            self._round()
+            self._round(still)
 
-    def _round(self) -> None:
+    def _round(self, still: Collection[int] = ()) -> None:
         for host in self.hosts.values():
-            host.node.tick()
+            if host.node.id not in still:
+                host.node.tick()
             while host.node.has_ready():
                 self.send(host, host.begin())
                 self.complete(host, crash=0.0)
@@ -307,11 +313,14 @@ ACTIONS: list[Callable[[Network, Host], None]] = [
     Network.change,
 ]
 WEIGHTS = [150, 400, 400, 40, 20, 3, 8, 2, 2, 2, 4]
+RARE = ACTIONS[5:]
+FACTORS = [0, 1, 1, 3, 10]
+"""How much more often than usual a trouble comes in a seed: each has its own mixture."""
 
 
-def run(seed: int, steps: int) -> Network:
+def run(seed: int, steps: int, *, swarm: bool = True) -> Network:
     """Run one seed; a `Violation` names it and shows what happened last."""
-    network = Network(seed)
+    network = Network(seed, swarm=swarm)
     try:
         for _ in range(steps):
             network.step()

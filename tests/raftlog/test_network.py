@@ -15,7 +15,7 @@ STEPS = 4000
 
 @pytest.mark.parametrize("seed", [100134, 100274, 100369, 101296, 200132, 200558])
 def test_networks_that_once_failed(seed: int) -> None:
-    run(seed, 6000)
+    run(seed, 6000, swarm=False)
 
 
 @pytest.mark.parametrize("first", range(FIRST, FIRST + SEEDS, 10))

@@ -8,6 +8,7 @@ bridge           who led and reaches one voter alone cannot keep it from the oth
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ ELECTION_ROUNDS = 300
 def all_trials(network: Network) -> None:
     """One after the other, each from a healed group."""
     _reads(network)
+    _paused_leader(network)
     options = network.options
     if options["check_quorum"] and options["pre_vote"]:
         _sticky_voters(network)
@@ -78,6 +80,22 @@ def _sticky_voters(network: Network) -> None:
         raise Violation("voters stick to their leader", f"{other} unseated {id}")
 
 
+def _paused_leader(network: Network) -> None:
+    leader = _calm(network)
+    if leader is None:
+        return
+    membership = leader.node.membership
+    side = {leader.node.id, *membership.learners}
+    network.broken = {
+        (a, b) for a in network.hosts for b in network.hosts if (a in side) != (b in side)
+    }
+    _await_other(network, leader, "the others elect and commit", still=side)
+    name = b"late"
+    network.reads[name] = len(network.checker.committed) - 1
+    leader.node.read_index(name)
+    network.rounds(5, still=side)
+
+
 def _lost_majority(network: Network) -> None:
     leader = _calm(network)
     if leader is None:
@@ -118,9 +136,9 @@ def _silent(network: Network, leader: Host) -> None:
         raise Violation("a leader without a majority is silent", f"{heard}")
 
 
-def _await_other(network: Network, old: Host, checker: str) -> None:
+def _await_other(network: Network, old: Host, checker: str, still: Collection[int] = ()) -> None:
     for _ in range(ELECTION_ROUNDS // 10):
-        network.rounds(10)
+        network.rounds(10, still)
         top = network.top()
         if top is not None and top is not old and top.node.commit == top.node.last_index:
             return
