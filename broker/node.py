@@ -11,11 +11,10 @@ import asyncio
 import contextlib
 import gc
 import logging
-import os
 import random
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -27,8 +26,6 @@ from broker.transport import Transport
 from broker.web import start_web
 from raftlog.lmdb_scrub import Scrubber
 from raftlog.lmdb_store import Identity, LmdbStore
-from raftlog.messages import Membership
-from raftlog.storage import GroupStorage
 from raftlog.store_errors import StoreError
 from raftlog.write import GroupWrite
 
@@ -67,7 +64,7 @@ class Node:
             config,
             boot=time.time_ns(),
             now_ms=_boot_ms(),
-            store=_Groups(self._store),
+            store=self._store,
             random=random.Random(),
             log=_LimitedLog(LOG_LINES_PER_SECOND),
         )
@@ -266,31 +263,6 @@ class Node:
         self._store.write(writes)
         self.engine.counters.commits += 1
         self.engine.counters.commit_seconds += time.perf_counter() - start
-
-
-class _Groups:
-    """The store's groups, as the engine needs them."""
-
-    def __init__(self, store: LmdbStore) -> None:
-        self._store = store
-        disk = store.read_meta("disk")
-        if disk is None:
-            disk = os.urandom(16)
-            store.write_meta("disk", disk)
-        self.disk_id = disk
-
-    @property
-    def storages(self) -> dict[int, GroupStorage]:
-        return {group: self._store.group(group) for group in self._store.groups}
-
-    def write(self, batch: Sequence[GroupWrite]) -> None:
-        self._store.write(batch)
-
-    def add_group(self, group: int, membership: Membership) -> GroupStorage:
-        raise AssertionError(f"group {group} cannot be added to an open store")
-
-    def drop_group(self, group: int) -> None:
-        raise AssertionError(f"group {group} cannot be dropped from an open store")
 
 
 def _open_store(config: Config) -> LmdbStore:

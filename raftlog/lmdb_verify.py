@@ -59,16 +59,21 @@ def verify_directory(path: Path) -> Report:
     """
     lock = take_lock_of_stopped(path)
     try:
-        check_meta_pages_of(path / DATA_FILE)
-        with open_readonly(path) as env:
-            records = Records(path)
-            records.open_existing(env)
-            if records.meta is None:
-                raise StoreCorrupt(f"{path} has no store in it: its first start was cut short")
-            with reading(env, path) as txn:
-                return _report(txn, records)
+        return verify_locked(path)
     finally:
         os.close(lock)
+
+
+def verify_locked(path: Path) -> Report:
+    """The same, for who holds the directory's lock already."""
+    check_meta_pages_of(path / DATA_FILE)
+    with open_readonly(path) as env:
+        records = Records(path)
+        records.open_existing(env)
+        if records.meta is None:
+            raise StoreCorrupt(f"{path} has no store in it: its first start was cut short")
+        with reading(env, path) as txn:
+            return _report(txn, records)
 
 
 def count_and_verify(txn: Txn, records: Records, group: int, state: GroupState) -> int:

@@ -51,6 +51,7 @@ _CRC = Struct(">I")
 _TURN = Struct(">Q")
 _SEAL = Struct(">BI")
 HEAD_BYTES = _HEAD.size + _CRC.size
+SEAL_BYTES = _SEAL.size
 
 entry_key = _KEY.pack
 """(group, edition, index) -> the key of an entry in `log`."""

@@ -1,7 +1,7 @@
 """`raftmq node`: one node of a cluster, in this process, until SIGTERM or SIGINT.
 
-    raftmq node --node-id ...       runs it
-    raftmq node verify | repair     work on the directory of a node that is stopped
+    raftmq node --node-id ...                 runs it
+    raftmq node compact | verify | repair     work on the directory of a node that is stopped
 
 Every field of `Config` is an option and an environment variable: `tick_ms` is `--tick-ms` and
 `RAFTMQ_TICK_MS`. Exit codes: 0 told to stop, 1 the disk failed or a bug was found, 2 a setting
@@ -19,6 +19,7 @@ from typing import Any
 import click
 
 from broker.cli.local_cluster import port_is_free
+from broker.cli.node_compact import compact
 from broker.cli.node_verify import verify
 from broker.config import Config, parse_cluster_nodes
 from broker.errors import ConfigError, StateDiffered
@@ -127,4 +128,5 @@ def _check_port(host: str, port: int, option: str) -> None:
         )
 
 
+node.add_command(compact)
 node.add_command(verify)

@@ -342,7 +342,7 @@ def test_a_flipped_bit_is_named_at_opening(
     fill(store, 7, 9, size=size)
     store.close()
     flip(tmp_path, b"1/6;.", at)
-    with pytest.raises(CorruptRecord, match=r"entry 6 of group 7.*damaged.*empty directory") as caught:
+    with pytest.raises(CorruptRecord, match=r"entry 6 of group 7.*empty directory") as caught:
         opened()
     assert (caught.value.group, caught.value.index) == (7, 6)
 
