@@ -19,6 +19,8 @@ from raftlog.errors import Compacted, SnapshotUnavailable, Unavailable
 from raftlog.lmdb_opening import TAIL_ENTRIES
 from raftlog.lmdb_records import DATABASES
 from raftlog.lmdb_store import Identity, LmdbStore
+from raftlog.lmdb_verify import verify_directory
+from raftlog.memory_store import MemoryStore
 from raftlog.messages import Entry, EntryKind, HardState, Membership, Snapshot
 from raftlog.record import HEAD_BYTES, encode_record, entry_key, seal, turn_bytes
 from raftlog.store_errors import (
@@ -33,6 +35,7 @@ from raftlog.store_errors import (
 )
 from raftlog.write import GroupWrite
 from tests.raftlog import store_writer
+from tests.raftlog.store_view import view
 
 IDENTITY = Identity("cluster", "n1")
 GROUPS: dict[int, tuple[int, ...]] = {0: (1, 2, 3), 7: (3, 1, 2)}
@@ -536,6 +539,34 @@ def test_what_a_killed_process_reported_is_there(tmp_path: Path) -> None:
             for line in writer.stdout.read().splitlines():
                 written = int(line)
         written = assert_durable(tmp_path / "data", written)
+
+
+@pytest.mark.parametrize("kill_after", [1, 14, 27, 40, 53, 66, 78, 79, 80, 81])
+def test_a_write_of_any_kind_is_there_whole_or_not_at_all(tmp_path: Path, kill_after: int) -> None:
+    """Killed in the middle: the disk is as after the last write told, or after the next."""
+    with run_writer(tmp_path / "data", "cycle") as writer:
+        assert writer.stdout is not None
+        for _ in range(kill_after):
+            told = int(writer.stdout.readline())
+        writer.kill()
+        told = int((writer.stdout.read().splitlines() or [told])[-1])
+    with store_writer.open_store(tmp_path / "data") as store:
+        matches = []
+        for number in (told, told + 1):
+            twin = MemoryStore(dict.fromkeys(range(store_writer.GROUPS), (1, 2, 3)))
+            for each in range(1, number + 1):
+                twin.write([store_writer.cycle_write(each, group) for group in twin.storages])
+            highest = twin.storages[0].last_index()
+            matches.append(
+                all(
+                    view(store.group(group), highest) == view(twin.storages[group], highest)
+                    for group in twin.storages
+                )
+            )
+        assert any(matches)
+        for group in range(store_writer.GROUPS):
+            store.verify(group)
+    assert verify_directory(tmp_path / "data").damages == []
 
 
 # --- against a model ----------------------------------------------------------------------

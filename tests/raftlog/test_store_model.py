@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from hypothesis import settings
@@ -16,58 +15,20 @@ from hypothesis.stateful import (
 )
 from msgspec import structs
 
-from raftlog.errors import StorageError
 from raftlog.group_state import Identity
 from raftlog.lmdb_garbage import has_garbage
 from raftlog.lmdb_store import LmdbStore
 from raftlog.memory_store import MemoryStore
 from raftlog.messages import Entry, Membership
 from raftlog.record import PART_BYTES
-from raftlog.storage import GroupStorage
 from raftlog.write import GroupWrite, Mark
+from tests.raftlog.store_view import ALL, view
 
 GROUPS = (0, 1, 300)
 SIZES = st.sampled_from([0, 1, 50, PART_BYTES - 19, PART_BYTES - 18, PART_BYTES - 5, 9000])
 MEMBERS = st.sampled_from([Membership(voters=(1, 2, 3)), Membership(voters=(1,), learners=(4,))])
-ALL = 1 << 20
 MEMORY = Path("/dev/shm")
 """What is tested here does not depend on what a sync does, only how long it takes."""
-
-
-def answer(ask: Callable[[], object]) -> object:
-    """What is answered, or the kind of refusal."""
-    try:
-        return ask()
-    except StorageError as error:
-        return type(error)
-
-
-def view(storage: GroupStorage, highest: int) -> list[object]:
-    """Everything that a group can be asked."""
-    first, last = storage.first_index(), storage.last_index()
-    mark = storage.checkpoint
-    checkpoint = mark.index if mark is not None else 0
-    return [
-        storage.initial_state(),
-        first,
-        last,
-        mark,
-        answer(storage.snapshot),
-        storage.log_bytes,
-        storage.kept_entries(0, ALL),
-        storage.kept_entries(first // 2, 2),
-        storage.body_ids(0, ALL),
-        storage.body_ids(7, 2),
-        [storage.body(id) for id in range(12)],
-        [answer(lambda index=index: storage.entry(index)) for index in range(1, highest + 2)],  # type: ignore[misc]
-        [answer(lambda index=index: storage.entry_bytes(index)) for index in range(1, highest + 2)],  # type: ignore[misc]
-        [answer(lambda index=index: storage.term(index)) for index in range(highest + 2)],  # type: ignore[misc]
-        answer(lambda: storage.entries(first, last + 1, 6000)),
-        answer(lambda: storage.entries(max(1, first - 1), last + 1, ALL)),
-        [storage.chunks_of(index) for index in range(highest + 2)],
-        [answer(lambda number=number: storage.chunk(number)) for number in range(4)],  # type: ignore[misc]
-        [answer(lambda: storage.chunk(0, checkpoint - 1)), answer(lambda: storage.chunk(0, last))],
-    ]
 
 
 class TwinMachine(RuleBasedStateMachine):
