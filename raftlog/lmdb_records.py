@@ -23,6 +23,7 @@ from raftlog.record import (
     FORMAT,
     HEAD_BYTES,
     KEY_BYTES,
+    LISTED_PARTS_MAX,
     PART_BYTES,
     OpenRecord,
     RecordDamaged,
@@ -158,7 +159,7 @@ class Records:
     def entry_indices(
         self, txn: Txn, group: int, edition: int, low: int, high: int, limit: int
     ) -> list[int]:
-        """Of records in [low, high], ascending, so many."""
+        """Of records in [low, high], ascending, so many; fewer when they are long."""
         return self._numbers(txn, self.log, group, edition, low, high, limit)
 
     def body(self, txn: Txn, group: int, incarnation: int, id: int) -> bytes | None:
@@ -167,7 +168,7 @@ class Records:
         return self._unsealed(txn, self.messages, body_key(group, incarnation, id), place)
 
     def body_ids(self, txn: Txn, group: int, incarnation: int, low: int, limit: int) -> list[int]:
-        """Of bodies from `low` on, ascending, so many."""
+        """Of bodies from `low` on, ascending, so many; fewer when they are long."""
         high = (1 << 64) - 1
         return self._numbers(txn, self.messages, group, incarnation, low, high, limit)
 
@@ -233,17 +234,22 @@ class Records:
         limit: int,
     ) -> list[int]:
         found: list[int] = []
-        if db is None:
+        if db is None or low > high:
             return found
-        cursor = txn.cursor(db=db)
-        while (
-            low <= high and len(found) < limit and cursor.set_range(entry_key(group, middle, low))
-        ):
-            of_group, of_middle, number = open_key(cursor.key())
-            if (of_group, of_middle) != (group, middle) or number > high:
-                break
-            found.append(number)
-            low = number + 1
+        parts = 0
+        with txn.cursor(db=db) as cursor:
+            more = cursor.set_range(entry_key(group, middle, low))
+            while more:
+                key = cursor.key()
+                of_group, of_middle, number = open_key(key)
+                if (of_group, of_middle) != (group, middle) or number > high:
+                    break
+                if len(key) == KEY_BYTES:
+                    if len(found) >= limit or parts >= LISTED_PARTS_MAX:
+                        break
+                    found.append(number)
+                parts += 1
+                more = cursor.next()
         return found
 
     def _unsealed(

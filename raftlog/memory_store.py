@@ -7,10 +7,11 @@ else. `tests/raftlog/test_store_model.py` drives both alike and compares all tha
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from raftlog.errors import Compacted, SnapshotUnavailable, Unavailable
 from raftlog.messages import Entry, HardState, Membership, Snapshot
+from raftlog.record import HEAD_BYTES, LISTED_PARTS_MAX, SEAL_BYTES, parts_in
 from raftlog.storage import limited
 from raftlog.write import Extent, GroupWrite, Mark, check_write
 
@@ -103,15 +104,15 @@ class MemoryGroup:
         return self.entry(index).data
 
     def kept_entries(self, low: int, limit: int) -> list[int]:
-        first = bisect_left(self._kept, low)
-        return self._kept[first : first + limit]
+        sizes = self._entries
+        return _listed(self._kept, low, limit, lambda index: HEAD_BYTES + len(sizes[index].data))
 
     def body(self, id: int) -> bytes | None:
         return self._bodies.get(id)
 
     def body_ids(self, low: int, limit: int) -> list[int]:
-        first = bisect_left(self._body_ids, low)
-        return self._body_ids[first : first + limit]
+        bodies = self._bodies
+        return _listed(self._body_ids, low, limit, lambda key: SEAL_BYTES + len(bodies[key]))
 
     @property
     def checkpoint(self) -> Mark | None:
@@ -249,3 +250,15 @@ class MemoryStore:
 
     def drop_group(self, group: int) -> None:
         self._dropped[group] = self.storages.pop(group).successor(Membership())
+
+
+def _listed(numbers: list[int], low: int, limit: int, bytes_of: Callable[[int], int]) -> list[int]:
+    """The first of sorted numbers from `low` on, as the disk lists them."""
+    found: list[int] = []
+    parts = 0
+    for at in range(bisect_left(numbers, low), len(numbers)):
+        if len(found) >= limit or parts >= LISTED_PARTS_MAX:
+            break
+        found.append(numbers[at])
+        parts += parts_in(bytes_of(numbers[at]))
+    return found

@@ -37,6 +37,12 @@ free pages: once a large backlog has been deleted here and there, for a tenth of
 longer each time (docs/decisions/record-parts.md). Any one free page is found at once.
 """
 
+LISTED_PARTS_MAX = 4096
+"""Who asks for the next kept entries or bodies gets no more when these have so many parts.
+
+They are asked for in order to be deleted, and a transaction deletes about 1000 parts in 1 ms.
+"""
+
 NO_CHAIN = 0
 """What the first entry of a log names as its predecessor's `chain`."""
 
@@ -131,6 +137,11 @@ def parts_of(key: bytes, record: bytes) -> Iterator[tuple[bytes, bytes]]:
     yield key, record[:PART_BYTES]
     for number, at in enumerate(range(PART_BYTES, len(record), PART_BYTES), 1):
         yield key + part_number(number), record[at : at + PART_BYTES]
+
+
+def parts_in(record_bytes: int) -> int:
+    """How many parts a record of so many bytes has."""
+    return max(1, -(-record_bytes // PART_BYTES))
 
 
 def named_chains(record: bytes) -> tuple[int, int] | None:

@@ -80,7 +80,10 @@ class GroupStorage(Storage, Protocol):
         ...
 
     def kept_entries(self, low: int, limit: int) -> list[int]:
-        """Indices of kept records, from `low` to the log's beginning, ascending, so many."""
+        """Indices of kept records, from `low` to the log's beginning, ascending, so many.
+
+        Fewer when they are long (LISTED_PARTS_MAX), at least one if there is one.
+        """
         ...
 
     def body(self, id: int) -> bytes | None:
@@ -88,7 +91,7 @@ class GroupStorage(Storage, Protocol):
         ...
 
     def body_ids(self, low: int, limit: int) -> list[int]:
-        """Message ids whose bodies are stored, from `low` on, ascending, so many."""
+        """Message ids whose bodies are stored, from `low` on, ascending, so many, or fewer."""
         ...
 
     @property

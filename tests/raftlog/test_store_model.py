@@ -175,3 +175,27 @@ class TwinMachine(RuleBasedStateMachine):
 
 TestTwins = TwinMachine.TestCase
 TestTwins.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
+
+
+def test_long_records_are_listed_a_few_at_a_time() -> None:
+    """They are listed in order to be deleted, and a transaction must not delete without bounds."""
+    data = bytes(1 << 20)
+    twin = MemoryStore({0: (1,)})
+    with (
+        tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as directory,
+        LmdbStore.open(
+            directory, Identity("c", "n"), {0: (1,)}, map_bytes=256 << 20, cache_bytes=1 << 20
+        ) as store,
+    ):
+        for each in (store, twin):
+            entries = [Entry(index, 1, 0, data) for index in range(1, 21)]
+            mark = Mark(20, 1, Membership(voters=(1,)), 0)
+            bodies = [(id, data) for id in range(20)]
+            each.write([GroupWrite(0, None, entries, mark=mark, compact_to=20, bodies=bodies)])
+            storage = each.storages[0]
+            assert storage.kept_entries(0, 1000) == list(range(1, 17))
+            assert storage.kept_entries(17, 1000) == [17, 18, 19, 20]
+            assert storage.kept_entries(0, 3) == [1, 2, 3]
+            assert storage.body_ids(0, 1000) == list(range(16))
+            assert storage.body_ids(19, 1000) == [19]
+            assert storage.body_ids(20, 1000) == []
