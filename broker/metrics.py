@@ -186,6 +186,12 @@ def _raft_families(shards: list[ShardStatus]) -> Iterator[Metric]:
     applied = GaugeMetricFamily(
         "raftmq_raft_applied_index", "Highest applied entry.", labels=["shard"]
     )
+    first = GaugeMetricFamily(
+        "raftmq_raft_first_index", "First entry that the log still has.", labels=["shard"]
+    )
+    receiving = GaugeMetricFamily(
+        "raftmq_snapshot_receiving", "1 while a snapshot of the shard comes in.", labels=["shard"]
+    )
     for shard in shards:
         labels = [str(shard.shard)]
         leading.add_metric(labels, float(shard.role == "leader"))
@@ -193,7 +199,9 @@ def _raft_families(shards: list[ShardStatus]) -> Iterator[Metric]:
         term.add_metric(labels, shard.term)
         commit.add_metric(labels, shard.commit)
         applied.add_metric(labels, shard.applied)
-    yield from (leading, led, term, commit, applied)
+        first.add_metric(labels, shard.first)
+        receiving.add_metric(labels, float(bool(shard.receiving)))
+    yield from (leading, led, term, commit, applied, first, receiving)
 
 
 def _queue_families(queues: list[QueueStatus]) -> Iterator[Metric]:

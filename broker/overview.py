@@ -93,6 +93,7 @@ class Overview:
                 commit=shard.raft.commit,
                 applied=shard.applied,
                 last=shard.raft.last_index,
+                first=shard.storage.first_index(),
                 receiving=shard.receiving,
             )
             for number, shard in self._cluster.shards.items()

@@ -29,6 +29,7 @@ class ShardStatus(msgspec.Struct, frozen=True, kw_only=True):
     commit: int
     applied: int
     last: int  #: index of the last entry of this node's log
+    first: int = 1  #: index of the first entry that the log still has, or would have
     receiving: str = ""  #: the node that sends a snapshot of it, while it comes
 
 

@@ -1,4 +1,4 @@
-"""Snapshots that this node gives, as a leader in service, to replicas that pull them.
+"""Snapshots that this node gives, as a leader, to replicas that pull them.
 
 Nothing but the living ids of a stretch of the log is kept between two pulls. Raft is told that
 a transfer goes on, or that nobody pulls any more: then it looks again what the replica needs.
@@ -17,6 +17,7 @@ from broker.peers import Peer
 from broker.shard import Shard
 from broker.snapshots.transfer import last_id
 from raftlog.messages import Membership
+from raftlog.ready import Role
 
 SILENCE_MS = 5000
 """Without a pull for so long a snapshot counts as failed, and the replica is probed again."""
@@ -132,11 +133,11 @@ class Sender:
     def _pulled(self, peer: Peer, pull: PullBodies | PullState) -> Shard | None:
         """The shard that this pull is of, if this node may answer for it.
 
-        Only a leader in service has applied all that was ever committed before it: what is
-        dead here is dead for every later leader too, and what is alive here has a body.
+        A leader need not be in service: it may be this very replica that its first entry waits
+        for, since the other one that would commit it is dead.
         """
         shard = self._cluster.shards.get(pull.group)
-        if shard is None or not shard.in_service:
+        if shard is None or shard.raft.role is not Role.LEADER:
             return None
         if pull.incarnation != shard.storage.incarnation:
             self._cluster.counters.other_incarnation += 1
@@ -170,9 +171,15 @@ class Sender:
         return after, bodies
 
     def _body(self, shard: Shard, id: int) -> bytes | None:
+        """A body; None for a message that died since it was looked up.
+
+        Or it died before this node was given its own snapshot, by an entry that it has not
+        applied yet; that is over when it is in service.
+        """
         data = shard.encoded(id)
         if data is None:
-            assert not shard.machine.ids_between(id, id), f"message {id} has lost its body"
+            alive = shard.in_service and shard.machine.ids_between(id, id)
+            assert not alive, f"message {id} has lost its body"
             return None
         return bytes(data)
 

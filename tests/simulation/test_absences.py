@@ -53,7 +53,7 @@ def test_a_cursor_that_is_ahead_of_the_disk_is_caught(monkeypatch: pytest.Monkey
         return Progress(progress.to + (2 << 20)) if progress.to else progress
 
     monkeypatch.setattr(transfer, "saved_progress", ahead)
-    _must_be_caught(range(1, 60))
+    _must_be_caught(range(10, 30))
 
 
 def test_bodies_that_are_left_out_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,13 +115,14 @@ def test_wide_stretches_without_a_message_cost_no_pulls() -> None:
     assert payloads([giver.pull(giver.shard.applied, 0)]) == [b"b"]
 
 
-def test_only_a_leader_in_service_gives() -> None:
+def test_only_a_leader_gives_and_nothing_beyond_what_it_has_applied() -> None:
     giver = Giver()
     giver.publish(b"a")
     giver.sender.pull_bodies(giver.peer, PullBodies(SHARD, 1, giver.shard.applied + 1, 0))
     giver.sender.pull_bodies(giver.peer, PullBodies(SHARD, 2, giver.shard.applied, 0))
     giver.sender.pull_bodies(giver.peer, PullBodies(99, 1, 1, 0))
-    giver.shard.serving_term = 0
+    assert giver.peer.parts == []
+    giver.shard.raft._raft.become_follower(giver.shard.raft.term + 1, 0)
     giver.sender.pull_bodies(giver.peer, PullBodies(SHARD, 1, giver.shard.applied, 0))
     giver.sender.pull_state(giver.peer, PullState(SHARD, 1, giver.shard.applied, 0))
     assert giver.peer.parts == []
