@@ -107,28 +107,36 @@ class PeerRecords:
         """Makes a group that this node is to keep."""
 
     def take(self, peer: Peer, frame: PeerFrame) -> None:
-        """A frame of this peer."""
-        self._number(peer, frame)
+        """A frame of this peer. One that was overtaken is dropped: it counts as lost already."""
+        if not self._number(peer, frame):
+            return
         for record in frame.records:
             self._record(peer, frame, record)
 
-    def _number(self, peer: Peer, frame: PeerFrame) -> None:
-        """Notice lost frames by their numbers."""
+    def _number(self, peer: Peer, frame: PeerFrame) -> bool:
+        """Notice lost frames by their numbers; False for one that comes too late.
+
+        Where a connection follows another, or a process another, what was left of the old one may
+        be read after the new one's first. A delivery in it may have been settled meanwhile.
+        """
         peer.heard_ms = self._cluster.now_ms
         if frame.number == 0:
-            return  # a part of a snapshot, by another link
+            return True  # a part of a snapshot, by another link
+        if frame.boot == peer.boot_before:
+            return False
         peer.address = frame.address
         expected = peer.number_in + 1 if frame.boot == peer.boot else 1
         known = peer.boot != 0
         if frame.boot != peer.boot:
-            peer.boot = frame.boot
+            peer.boot_before, peer.boot = peer.boot, frame.boot
             peer.leaving = False
         elif frame.number < expected:
-            return
+            return False
         peer.number_in = frame.number
         if frame.number != expected or (known and expected == 1):
             self._cluster.leaders.resync_led_by(peer.node)
             peer.records.append(Lost())
+        return True
 
     def _record(self, peer: Peer, frame: PeerFrame, record: AnyRecord) -> None:
         match record:

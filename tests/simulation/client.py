@@ -7,6 +7,7 @@ confirmed as settled. Links fail as sockets do: silence, or a node that is not t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from broker.client.calls import Call
@@ -22,6 +23,7 @@ from broker.protocol import (
     decode_answers,
     encode_operations,
 )
+from tests.simulation.book import Book
 from tests.simulation.network import Network
 from tests.simulation.node import SimNode
 from tests.simulation.world import World
@@ -40,6 +42,7 @@ class History:
     delivered: dict[bytes, list[tuple[int, int]]] = field(default_factory=dict)
     """payload -> (message id, count) of each delivery into an application's hands."""
     acked: set[bytes] = field(default_factory=set)  #: the broker confirmed the settlement
+    books: Mapping[int, Book] = field(default_factory=dict)  #: of all shards
     faults: list[tuple[str, str]] = field(default_factory=list)
     """(checker, what is wrong), found by the clients themselves."""
 
@@ -248,5 +251,10 @@ class _Confirmed:
 
     def set(self) -> None:
         error: RaftMQError | None = self._call.error
-        if error is None:
-            self._history.confirmed.add(self._payload)
+        if error is not None:
+            return
+        history, payload = self._history, self._payload
+        history.confirmed.add(payload)
+        if not any(payload in book.payloads for book in history.books.values()):
+            text = f"{payload!r} is confirmed, and no node has applied it"
+            history.faults.append(("conservation", text))

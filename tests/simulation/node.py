@@ -49,6 +49,7 @@ class SimNode:
         self.paused = False
         self.clients: dict[bytes, ClientEnd] = {}
         self.clock_skew_ms = 0
+        self.on_turn: Callable[[SimNode], None] = lambda node: None
         self._world, self._network, self._nodes = world, network, nodes
         self._chance = world.chance(self.name)
         self._write_ms, self._slow_until, self._stalled_until = WRITE_MS, 0.0, 0.0
@@ -77,6 +78,7 @@ class SimNode:
             log=lambda text: self._world.note(f"{self.name}: {text}"),
         )
         self._inbox, self._busy, self._tick_waits, self.paused = [], False, False, False
+        self.on_turn(self)
         self._tick(self.boots)
 
     def crash(self) -> None:
@@ -205,6 +207,7 @@ class SimNode:
         self._write(writes)
         self._busy, self._writing = False, []
         self.engine.end()
+        self.on_turn(self)
         self._send(self.engine)
         self._begin()
 

@@ -77,6 +77,8 @@ class Scenario:
         self.clients: dict[str, SimClient] = {}
         self.history = History()
         self.checker = Checker(self.nodes, self.history)
+        for node in self.nodes.values():
+            node.on_turn = self.checker.turned
         self.counts: Counter[str] = Counter()  #: faults that did something, by kind
         self.chaos_ms = chaos_ms
         self.peace = False
@@ -199,7 +201,9 @@ class Scenario:
             if client.core.unanswered or not client.core.in_service
         ]
         for node in self.nodes.values():
-            assert node.engine is not None
+            if node.engine is None:
+                unrest.append(f"{node.name} is down")
+                continue
             status = node.engine.status()
             if not status.ready:
                 unrest.append(f"{node.name}: {status.reason}")
