@@ -4,6 +4,7 @@ RaftMQError
   ConfigError              a setting is wrong; names it
   StateDiffers             a node's own state is not that of the others: it stops ...
   StateDiffered            ... and is not started again
+  FormatTooNew             a checkpoint or an entry was written by a later version
   Refused                  the broker says no: nothing was done (AMQP's codes)
     AccessRefused 403 · NotFound 404 · ResourceLocked 405 · PreconditionFailed 406
     ContentTooLarge 311 · NoRoute 312 · MalformedFrame 501 · InvalidArgument 502
@@ -67,6 +68,10 @@ class StateDiffers(RaftMQError):
 
 class StateDiffered(RaftMQError):
     """The directory is that of a node which `StateDiffers` has stopped."""
+
+
+class FormatTooNew(RaftMQError):
+    """A checkpoint or an entry was written by a later version; nothing was changed."""
 
 
 class Refused(RaftMQError):

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from broker.config import Config
 from broker.engine import Engine
-from broker.errors import StateDiffered, StateDiffers
+from broker.errors import FormatTooNew, StateDiffered, StateDiffers
 from broker.groups import voters
 from broker.transport import Transport
 from broker.web import start_web
@@ -209,8 +209,8 @@ class Node:
             self._say_last(error)
             with contextlib.suppress(StoreError):
                 self._store.write_meta(DIFFERED, str(error).encode())
-        except StoreError as error:
-            self._say_last(error)  # the disk failed, or a record is damaged
+        except (StoreError, FormatTooNew) as error:
+            self._say_last(error)  # the disk failed, or a record is damaged or too new
         except Exception:
             # Our own bug: a replica that goes on wrongly is worse than none.
             log.exception("node %s stops; the other nodes go on", self.config.node_id)

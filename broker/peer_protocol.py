@@ -276,7 +276,8 @@ def encode_peer_frame(frame: PeerFrame) -> bytes:
 def decode_peer_frame(data: bytes) -> PeerFrame:
     """Raise `PeerProtocolError` for anything that is not such a frame."""
     if not data or data[0] != VERSION:
-        raise PeerProtocolError(f"a peer frame of version {data[0] if data else 'none'}")
+        version = data[0] if data else "none"
+        raise PeerProtocolError(f"a peer frame of version {version}, and this one is {VERSION}")
     try:
         return _decoder.decode(memoryview(data)[1:])
     except _UNDECODABLE as error:

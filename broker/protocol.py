@@ -385,7 +385,8 @@ def decode_answers(frame: bytes) -> list[AnyAnswer]:
 
 def _body(frame: bytes) -> memoryview:
     if not frame or frame[0] != VERSION:
-        raise ProtocolError(f"a frame of protocol version {frame[0] if frame else 'none'}")
+        version = frame[0] if frame else "none"
+        raise ProtocolError(f"a frame of protocol version {version}, and this one is {VERSION}")
     return memoryview(frame)[1:]
 
 

@@ -16,7 +16,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from broker.batch import Batch, encode_batch, index_of, offset_of
+import msgspec
+
+from broker.batch import Batch, BatchError, encode_batch, index_of, offset_of
+from broker.errors import FormatTooNew
 from broker.inbox import Inbox
 from broker.machines.commands import AnyCommand, Enqueue, decode
 from broker.machines.effects import Effect
@@ -139,12 +142,31 @@ class Shard:
             self.changed_at = entry.index
         if entry.kind != EntryKind.NORMAL or not entry.data:
             return Applied(entry.index, [], [], self.in_service)
-        batch = self._keep(entry.index, Batch(entry.data))
+        batch = self._keep(entry.index, self._opened(entry))
         self.replay.commands += batch.count
         self.replay.bytes += len(entry.data)
-        commands = [decode(batch.command(offset)) for offset in range(batch.count)]
+        commands = self._decoded(entry.index, batch)
         effects = self.machine.apply(entry.index, batch.now_ms, commands)
         return Applied(entry.index, commands, effects, self.in_service)
+
+    def _opened(self, entry: Entry) -> Batch:
+        try:
+            return Batch(entry.data)
+        except BatchError as error:
+            raise self._too_new(entry.index, error) from error
+
+    def _decoded(self, index: int, batch: Batch) -> list[AnyCommand]:
+        try:
+            return [decode(batch.command(offset)) for offset in range(batch.count)]
+        except msgspec.DecodeError as error:
+            raise self._too_new(index, error) from error
+
+    def _too_new(self, index: int, error: Exception) -> FormatTooNew:
+        """Its sum is right, and nodes let nothing else into a log than they can read."""
+        return FormatTooNew(
+            f"entry {index} of shard {self.number} cannot be read by this version ({error}): run "
+            "the version that wrote it, or a later one"
+        )
 
     def restore(self, index: int) -> None:
         """Become what the storage's whole checkpoint, at `index`, says."""

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import lmdb
 
-from raftlog.group_state import GroupState
+from raftlog.group_state import GroupState, Identity
 from raftlog.lmdb_environment import (
     DATA_FILE,
     OFFLINE_SPARE_BYTES,
@@ -33,7 +33,7 @@ from raftlog.lmdb_environment import (
     open_environment,
     take_lock_of_stopped,
 )
-from raftlog.lmdb_records import Records, Txn, joined, put_record
+from raftlog.lmdb_records import DISK_KEY, Records, Txn, joined, put_record
 from raftlog.messages import Entry
 from raftlog.record import (
     SEAL_BYTES,
@@ -59,6 +59,23 @@ class Repair:
         """Use `open_repair`."""
         self._env = env
         self._records = records
+
+    @property
+    def identity(self) -> Identity:
+        """Whose directory it is. Raise `CorruptRecord`."""
+        with self._env.begin() as txn:
+            return self._records.identity(txn)
+
+    @property
+    def disk_id(self) -> bytes:
+        """As `GroupStore.disk_id`; empty where a first version made the directory."""
+        with self._env.begin() as txn:
+            return self._records.meta_value(txn, DISK_KEY) or b""
+
+    def incarnation(self, group: int) -> int:
+        """Which of the groups that have had this number. Raise `RepairRefused`."""
+        with self._env.begin() as txn:
+            return self._state(txn, group).incarnation
 
     def repair_entry(self, group: int, index: int, entry: Entry) -> None:
         """Put back one entry. Raise `RepairRefused` when it is not proved to be the old one."""

@@ -3,8 +3,7 @@
     raftmq node --node-id ...                 runs it
     raftmq node compact | verify | repair     work on the directory of a node that is stopped
 
-Every field of `Config` is an option and an environment variable: `tick_ms` is `--tick-ms` and
-`RAFTMQ_TICK_MS`. Exit codes: 0 told to stop, 1 the disk failed or a bug was found, 2 a setting
+Exit codes: 0 told to stop, 1 the disk failed or a bug was found, 2 a setting
 is wrong or the data directory is not this node's (nothing was changed then).
 """
 
@@ -12,17 +11,17 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
-from dataclasses import MISSING, Field, fields
 from typing import Any
 
 import click
 
 from broker.cli.local_cluster import port_is_free
 from broker.cli.node_compact import compact
+from broker.cli.node_repair import repair
 from broker.cli.node_verify import verify
-from broker.config import Config, parse_cluster_nodes
-from broker.errors import ConfigError, StateDiffered
+from broker.cli.settings import make_config, node_options
+from broker.config import Config
+from broker.errors import ConfigError, FormatTooNew, StateDiffered
 from raftlog.store_errors import (
     StoreError,
     StoreLocked,
@@ -34,41 +33,14 @@ from raftlog.store_errors import (
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-NOT_OURS = (StoreUnusable, StoreLocked, StoreOfOtherCluster, StoreOfOtherNode, StoreTooNew)
-
-_HELP = {
-    "node_id": "This node's name, one of --cluster-nodes.",
-    "cluster_nodes": "All nodes: n1:host:peer-port,n2:host:peer-port,...",
-    "cluster_name": "Keeps nodes of different clusters apart.",
-    "data_dir": "Where this node keeps its log.",
-    "host": "Where clients are served.",
-    "peer_host": "Where the other nodes are listened to.",
-    "http_host": "Where /health, /ready, /status and /metrics are served.",
-    "advertise_host": "What clients are told to connect to, if it is not --host.",
-    "shards": "Raft groups of the cluster; cannot be changed later.",
-}
-
-
-def node_options(command: Callable[..., None]) -> Callable[..., None]:
-    """An option for each field of `Config`."""
-    for field in reversed(fields(Config)):
-        command = _option(field)(command)
-    return command
-
-
-def _option(field: Field[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    assert field.default is not MISSING
-    is_number = field.type == "int"
-    default = field.default if is_number or field.type == "str" else None
-    return click.option(
-        "--" + field.name.replace("_", "-"),
-        envvar=f"RAFTMQ_{field.name.upper()}",
-        show_envvar=True,
-        type=int if is_number else str,
-        default=default,
-        show_default=bool(default),
-        help=_HELP.get(field.name),
-    )
+NOT_OURS = (
+    StoreUnusable,
+    StoreLocked,
+    StoreOfOtherCluster,
+    StoreOfOtherNode,
+    StoreTooNew,
+    FormatTooNew,
+)
 
 
 @click.group("node", invoke_without_command=True)
@@ -88,14 +60,6 @@ def node(log_level: str, **settings: Any) -> None:
     config = make_config(settings)
     logging.basicConfig(level=log_level.upper(), format=LOG_FORMAT)
     sys.exit(run(config))
-
-
-def make_config(settings: dict[str, Any]) -> Config:
-    """Raise `ConfigError` when a setting is wrong. None stands for the default."""
-    given = {name: value for name, value in settings.items() if value is not None}
-    if "cluster_nodes" in given:
-        given["cluster_nodes"] = parse_cluster_nodes(given["cluster_nodes"])
-    return Config(**given)
 
 
 def run(config: Config) -> int:
@@ -130,3 +94,4 @@ def _check_port(host: str, port: int, option: str) -> None:
 
 node.add_command(compact)
 node.add_command(verify)
+node.add_command(repair)

@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from broker.batch import command_id
-from broker.errors import Code
+from broker.errors import Code, FormatTooNew
 from broker.machines.commands import (
     AnyCommand,
     Attach,
@@ -246,8 +246,14 @@ class Machine:
         """Become the machine that made this snapshot, an earlier or a later one.
 
         `topology`, `registry` and `members` stay the objects they are, for those who look at them.
-        `msgspec.DecodeError` when the bytes are no snapshot; then nothing has changed.
+        `msgspec.DecodeError` when the bytes are no snapshot, `FormatTooNew` when they are one of a
+        later version; then nothing has changed.
         """
+        if format_of(data) > FORMAT:
+            raise FormatTooNew(
+                f"the checkpoint of shard {self.shard} has format {format_of(data)}, and this "
+                f"version knows {FORMAT}: run the version that wrote it, or a later one"
+            )
         state = _decoder.decode(data)
         assert state.format == FORMAT, f"a snapshot of format {state.format}"
         assert state.shard == self.shard, f"a snapshot of shard {state.shard} at {self.shard}"
@@ -691,6 +697,18 @@ class Machine:
                 return self.topology.unbind(vhost, command)
             case _:
                 raise _never(command)
+
+
+def format_of(beginning: bytes) -> int:
+    """The format of a snapshot, whose first bytes these are; 0 for what is no snapshot.
+
+    Of every format it is the first field, so that it can be told without reading the rest.
+    """
+    at = {0xDC: 3, 0xDD: 5}.get(beginning[0], 1) if beginning else 0
+    head = beginning[at : at + 2]
+    if len(head) < 2:
+        return 0
+    return head[0] if head[0] < 0x80 else head[1]
 
 
 def _holders(session: Session) -> tuple[Consumer, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from broker.cluster import Cluster
+from broker.machines.machine import FORMAT, format_of
 from broker.peer_protocol import Bodies, State
 from broker.peers import Peer
 from broker.shard import Shard
@@ -65,6 +66,11 @@ class Receiver:
     def _arrived(self, peer: Peer, record: Bodies | State, size: int) -> None:
         transfer = self._transfers.get(record.group)
         if transfer is None or transfer.giver != peer.node:
+            return
+        if isinstance(record, State) and not record.number and format_of(record.data) > FORMAT:
+            format = format_of(record.data)
+            shard = self._cluster.shards[record.group]
+            self._end(shard, f"its state has format {format}, and this version knows {FORMAT}")
             return
         if transfer.arrived(record, self._cluster.now_ms):
             self._allowance.take(size)
