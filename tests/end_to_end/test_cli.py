@@ -296,3 +296,22 @@ def test_dev_ends_when_a_node_cannot_start(tmp_path: Path) -> None:
     assert str(port + 1) in result.stderr
     assert result.stdout == ""
     assert time.monotonic() - began < LIMIT_S
+
+
+def test_a_stopped_node_is_compacted_and_serves_again(tmp_path: Path) -> None:
+    with Cluster(tmp_path, nodes=1) as cluster:
+        cluster.wait_ready()
+        publish(cluster.url, "work", range(3))
+        node = cluster.nodes[0]
+        assert_refused(
+            raftmq("node", "compact", "--data-dir", str(node.data_dir), cwd=tmp_path),
+            str(node.data_dir),
+            "stop it first",
+        )
+        assert cluster.terminate(node) == 0
+        result = raftmq("node", "compact", "--data-dir", str(node.data_dir), cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        assert "bytes before" in result.stdout
+        cluster.restart(node)
+        cluster.wait_ready()
+        assert_each_once(receive(cluster.url, "work", 3), 3)
