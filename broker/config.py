@@ -94,6 +94,7 @@ class Config:
     store_bytes_max: int = 64 << 30  #: of the data file; the node stops when it is full
     scrub_bytes_per_s: int = 4 << 20  #: read of old records, to find damage early; 0: none
     scrub_pass_ms: int = 3_600_000  #: from one reading of all of them to the next, at least
+    mapped_bytes_max: int = 96 << 20  #: pages of files counted as the node's; then let go
     cache_bytes_max: int = 64 << 20  #: recent entries of all shards kept in memory
     snapshot_bytes_per_s: int = 64 << 20  #: received of all snapshots together; then they wait
     snapshot_part_bytes: int = 512 << 10  #: of bodies sent at a time; one always fits

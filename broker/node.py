@@ -22,8 +22,10 @@ from broker.config import Config
 from broker.engine import Engine
 from broker.errors import FormatTooNew, StateDiffered, StateDiffers
 from broker.groups import voters
+from broker.residence import Residence
 from broker.transport import Transport
 from broker.web import start_web
+from raftlog.lmdb_environment import DATA_FILE
 from raftlog.lmdb_scrub import Scrubber
 from raftlog.lmdb_store import Identity, LmdbStore
 from raftlog.store_errors import StoreError
@@ -36,6 +38,8 @@ CLIENTS_PER_TURN_S = 0.01
 ROUNDS_PER_TURN = 8
 LOOK_AGAIN_TICKS = 10
 """How often all sockets are looked at though nothing has called for it."""
+RESIDENCE_TICKS = 2
+"""How often the mapped pages of the store are counted."""
 LOG_LINES_PER_SECOND = 20
 DIFFERED = "differed"
 """The value in the store that tells why this node must not be started again."""
@@ -77,6 +81,8 @@ class Node:
             if config.scrub_bytes_per_s
             else None
         )
+        data_file = Path(config.data_dir) / DATA_FILE
+        self._residence = Residence(data_file, config.mapped_bytes_max)
         self._scheduled = False
         self._clients_waiting = self._peers_waiting = True
         self._ticks = 0
@@ -136,6 +142,8 @@ class Node:
         with self._ending_on_failure():
             self.engine.tick(_boot_ms())
         self._ticks += 1
+        if self._ticks % RESIDENCE_TICKS == 0:
+            self._residence.limit()
         if self._ticks % LOOK_AGAIN_TICKS == 0:
             # Arms the descriptors of the monitors, and costs little should an edge be missed.
             self._hear_of_resets()
