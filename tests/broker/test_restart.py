@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+
+import pytest
+
 from broker import protocol as p
 from broker.config import Config
 from broker.errors import Code
@@ -25,6 +29,11 @@ def welcome(answers: list[p.AnyAnswer]) -> p.Welcome:
     return found
 
 
+@pytest.fixture(autouse=True)
+def checkpoints_whenever_something_was_applied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker.checkpointer.LOG_PER_STATE", 0)
+
+
 def filled() -> LoneNode:
     """A node with a checkpoint of each shard, ten messages, and an exclusive queue."""
     node = LoneNode(CONFIG)
@@ -35,7 +44,8 @@ def filled() -> LoneNode:
         node.say(p.Publish(10 + number, "", "q", False, 0, None, b"%d" % number + bytes(200)))
     wait(node)
     for storage in node.disk.storages.values():
-        assert storage.checkpoint is not None and storage.first_index() > 1
+        assert storage.checkpoint is not None
+        assert storage.checkpoint.index == storage.last_index() == storage.first_index() - 1
     return node
 
 
@@ -60,12 +70,29 @@ def test_it_serves_old_and_new_messages_and_has_the_same_state() -> None:
     assert deliveries == [b"%d" % number for number in range(10)] + [b"last"]
 
 
+def test_it_starts_at_every_moment_of_a_checkpoint_and_a_compaction() -> None:
+    node = filled()
+    node.say(p.Publish(20, "", "q", False, 0, None, b"last"))
+    state = node.engine.shards[1].machine.state_hash()
+    between = 0
+    for _ in range(40):
+        disk = copy.deepcopy(node.disk)
+        mark = disk.storages[1].checkpoint
+        assert mark is not None
+        between += mark.index > disk.storages[1].first_index() - 1
+        again = LoneNode(CONFIG, disk)
+        assert again.engine.shards[1].machine.state_hash() == state
+        wait(node, 1)
+    assert 0 < between < 40
+
+
 def test_its_memory_only_queues_are_there_before_their_session_comes_back() -> None:
     node = filled()
     again = LoneNode(CONFIG, node.disk)
     say = p.Hello(p.VERSION, 0, b"another secret!!", "/", "guest", {}, 0, {})
     welcome(again.say(say))
-    assert p.Confirmed((1,)) in again.say(p.Publish(1, "", "mine", True, 0, None, b"reply"))
+    again.say(p.Publish(1, "", "mine", True, 0, None, b"reply"))
+    assert [queue.ready for queue in again.engine.status().queues if queue.name == "mine"] == [1]
 
 
 def test_a_session_that_ended_while_the_node_was_behind_is_told_so() -> None:
