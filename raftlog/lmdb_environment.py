@@ -1,8 +1,9 @@
 """A node's directory: its lock, its LMDB file, and how a transaction in it is committed.
 
-data.mdb    LMDB's file
-lock.mdb    LMDB's own table of readers, of no value when nobody runs
-node.lock   held by the process that works in the directory
+data.mdb       LMDB's file
+lock.mdb       LMDB's own table of readers, of no value when nobody runs
+node.lock      held by the process that works in the directory
+commit.failed  the turn of a commit that the disk refused: see lmdb_meta.py
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import lmdb
@@ -27,6 +28,7 @@ from raftlog.store_errors import (
 
 DATA_FILE = "data.mdb"
 LOCK_FILE = "node.lock"
+FAILED_FILE = "commit.failed"
 DATABASES_MAX = 8
 
 OFFLINE_SPARE_BYTES = 64 << 20
@@ -60,13 +62,19 @@ def take_lock_of_stopped(path: Path) -> int:
         raise StoreUnusable(f"{path} cannot be used: {error}") from error
 
 
-def check_meta_pages_of(file: Path) -> None:
-    """Before LMDB chooses between the two, and can no longer be asked about the other."""
+def check_meta_pages_of(file: Path) -> bool:
+    """Before LMDB chooses between the two, and can no longer be asked about the other.
+
+    Return whether a failed commit has left one of them to be overwritten.
+    """
     try:
         with file.open("rb") as opened:
-            check_meta_pages(lambda offset, count: os.pread(opened.fileno(), count, offset))
+            failed = _failed_turn(file.with_name(FAILED_FILE))
+            return check_meta_pages(
+                lambda offset, count: os.pread(opened.fileno(), count, offset), failed
+            )
     except FileNotFoundError:
-        pass  # a new directory
+        return False  # a new directory
     except OSError as error:
         raise StoreFailed(f"{file} cannot be read: {error}") from error
     except MetaDamaged as error:
@@ -121,6 +129,36 @@ def commit(env: lmdb.Environment, fill: Callable[[lmdb.Transaction[bytes]], None
     with env.begin(write=True) as txn:
         fill(txn)
         txn.put(TURN_KEY, sealed_turn(txn.id()))
+
+
+def note_failed_commit(env: lmdb.Environment, path: Path) -> None:
+    """Write down which commit has failed, if the disk still takes that much.
+
+    If it does not, the next start may have to refuse the directory: what LMDB does to a meta page
+    that it could not write cannot be told from damage.
+    """
+    with suppress(OSError, lmdb.Error):
+        turn = env.info()["last_txnid"] + 1
+        with (path / FAILED_FILE).open("w") as file:
+            file.write(str(turn))
+            file.flush()
+            os.fsync(file.fileno())
+        sync_directory(path)
+
+
+def forget_failed_commit(path: Path) -> None:
+    """A commit has overwritten what the failed one left."""
+    if (path / FAILED_FILE).exists():
+        (path / FAILED_FILE).unlink()
+        sync_directory(path)
+
+
+def _failed_turn(file: Path) -> int:
+    try:
+        text = file.read_text()
+    except FileNotFoundError:
+        return 0
+    return int(text) if text.isdecimal() else 0
 
 
 @contextmanager

@@ -11,6 +11,10 @@ entries and votes would be gone. But each of our transactions also writes its tu
 database, whose only page the meta page names, and LMDB leaves the pages of its last two
 transactions alone. So each meta page can be held against the page that it names.
 
+One picture is made by LMDB itself: when it cannot write a meta page, it puts that page's old turn
+back, but not its old root, and the commit fails. That is just what a damaged turn looks like, so
+it is believed only of the transaction of which the store has noted that its commit failed.
+
 Numbers are in the machine's own byte order, as LMDB writes them.
 """
 
@@ -45,32 +49,40 @@ def sealed_turn(turn: int) -> bytes:
     return seal(TURN_KEY, turn_bytes(turn))
 
 
-def check_meta_pages(read: Callable[[int, int], bytes]) -> None:
+def check_meta_pages(read: Callable[[int, int], bytes], failed_turn: int = 0) -> bool:
     """Raise `MetaDamaged` when a file's meta pages are not both what was written.
+
+    Return whether the older one is what the failed commit of `failed_turn` has left of it: LMDB
+    will not use it, and the next commit must overwrite it.
 
     read: (offset, count) -> that many bytes of the file, fewer at its end. What is no LMDB file
     of this format at all is left for LMDB to refuse.
     """
     first = read(0, META_BYTES)
     if len(first) < META_BYTES or not _is_known(first) or calcsize("P") != 8:
-        return
+        return False
     (page_bytes,) = _PAGE_BYTES.unpack_from(first, _PAGE_BYTES_AT)
     second = read(page_bytes, META_BYTES)
     if len(second) < META_BYTES or not _is_known(second):
         raise MetaDamaged(f"there is no second one after {page_bytes} bytes")
     even, odd = _turn_of(first), _turn_of(second)
     if even == odd == 0:
-        return  # nothing has been committed yet
+        return False  # nothing has been committed yet
     if even % 2 or not odd % 2 or abs(even - odd) != 1:
         raise MetaDamaged(f"their turns are {even} and {odd}, which do not follow one another")
+    put_back = False
     for meta, turn in ((first, even), (second, odd)):
         (root,) = _NUMBER.unpack_from(meta, _ROOT_AT)
         if turn == 0:
             whole = root == _NO_ROOT
         else:
-            whole = TURN_KEY + sealed_turn(turn) in _page(read, root, page_bytes)
+            page = _page(read, root, page_bytes)
+            whole = TURN_KEY + sealed_turn(turn) in page
+            if not whole and turn == failed_turn - 2 and max(even, odd) == failed_turn - 1:
+                whole = put_back = TURN_KEY + sealed_turn(failed_turn) in page
         if not whole:
             raise MetaDamaged(f"that of turn {turn} names page {root}, which is not of that turn")
+    return put_back
 
 
 def _is_known(meta: bytes) -> bool:

@@ -30,6 +30,7 @@ from raftlog.lmdb_environment import (
     OFFLINE_SPARE_BYTES,
     check_meta_pages_of,
     commit,
+    forget_failed_commit,
     open_environment,
     take_lock_of_stopped,
 )
@@ -221,7 +222,7 @@ def open_repair(path: Path) -> Iterator[Repair]:
     """
     lock = take_lock_of_stopped(path)
     try:
-        check_meta_pages_of(path / DATA_FILE)
+        put_back = check_meta_pages_of(path / DATA_FILE)
         size = (path / DATA_FILE).stat().st_size
         with open_environment(path, size + OFFLINE_SPARE_BYTES) as env:
             records = Records(path)
@@ -230,6 +231,10 @@ def open_repair(path: Path) -> Iterator[Repair]:
                 raise StoreCorrupt(f"{path} has no store in it: its first start was cut short")
             with env.begin() as txn:
                 records.format(txn)
-            yield Repair(env, records)
+            opened = Repair(env, records)
+            if put_back:
+                opened._change(lambda txn: None)
+            forget_failed_commit(path)
+            yield opened
     finally:
         os.close(lock)

@@ -33,7 +33,9 @@ from raftlog.lmdb_environment import (
     DATA_FILE,
     check_meta_pages_of,
     commit,
+    forget_failed_commit,
     free_bytes,
+    note_failed_commit,
     open_environment,
     reading,
     sync_directory,
@@ -137,7 +139,7 @@ class LmdbStore:
             ) from error
         env: lmdb.Environment | None = None
         try:
-            check_meta_pages_of(path / DATA_FILE)
+            put_back = check_meta_pages_of(path / DATA_FILE)
             env = open_environment(path, map_bytes)
             store = cls(path, env, lock, cache_bytes)
             store._read_all(identity)
@@ -146,6 +148,9 @@ class LmdbStore:
                 for place in (path, *(place.parent for place in absent)):
                     sync_directory(place)
             store._add(identity, groups)
+            if put_back:
+                store._commit(lambda txn: None)
+            forget_failed_commit(path)
         except BaseException:
             if env is not None:
                 env.close()
@@ -295,6 +300,8 @@ class LmdbStore:
             commit(self._env, fill)
         except (lmdb.Error, OSError) as error:
             self._failure = self._explained(error)
+            if not isinstance(error, lmdb.MapFullError):
+                note_failed_commit(self._env, self.path)
             raise StoreFailed(self._failure) from error
 
     def _refuse_after_failure(self) -> None:

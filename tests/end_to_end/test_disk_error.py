@@ -74,7 +74,7 @@ def assert_ended_by(disk: FailingDisk, node: ClusterNode, call: str) -> None:
     assert disk.calls[1:] in ([], ["meta"]), "it has tried again"
 
 
-@pytest.mark.parametrize("call", ["sync", "data"])
+@pytest.mark.parametrize("call", ["sync", "data", "meta"])
 def test_a_failed_call_ends_the_process_and_nothing_was_confirmed_by_it(
     tmp_path: Path, library: Path, call: str
 ) -> None:

@@ -449,6 +449,36 @@ def test_a_meta_page_that_would_take_the_store_back_is_noticed(
     assert file.read_bytes() == data
 
 
+def test_a_meta_page_put_back_by_a_failed_commit_is_believed_of_that_commit_alone(
+    opened: Open, tmp_path: Path
+) -> None:
+    """LMDB takes back the turn of a meta page that it could not write, and leaves the new root."""
+    store = opened()
+    for index in range(1, 6):
+        store.write([GroupWrite(0, None, log(index, index))])
+    store.close()
+    directory = tmp_path / "data"
+    file, note = directory / "data.mdb", directory / "commit.failed"
+    data = bytearray(file.read_bytes())
+    turns = [int.from_bytes(data[p * PAGE_BYTES + 144 :][:8], sys.byteorder) for p in (0, 1)]
+    newest = max(turns)
+    at = turns.index(newest) * PAGE_BYTES + 144
+    data[at : at + 8] = (newest - 2).to_bytes(8, sys.byteorder)
+    file.write_bytes(data)
+    for noted in (None, newest - 2, newest - 1, newest + 1, newest + 2, "rubbish"):
+        if noted is not None:
+            note.write_text(str(noted))
+        with pytest.raises(StoreCorrupt, match=r"the meta pages of .* are damaged"):
+            opened()
+    note.write_text(str(newest))
+    store = opened()
+    assert store.group(0).last_index() == 4  # without the commit that failed
+    assert not note.exists()
+    store.write([GroupWrite(0, None, log(5, 5))])
+    store.close()
+    assert opened().group(0).last_index() == 5
+
+
 def test_an_older_tree_under_the_newest_meta_page_is_noticed(opened: Open, tmp_path: Path) -> None:
     store = opened()
     fill(store, 0, 3)
