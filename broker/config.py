@@ -40,6 +40,7 @@ class Config:
     node_id: str = "n1"
     cluster_nodes: tuple[Peer, ...] = (Peer("n1", "127.0.0.1", PEER_PORT),)
     cluster_name: str = "raftmq"
+    join: str = ""  #: peer addresses of nodes to ask, host:port,...; for a new node's first start
     data_dir: str = "raftmq-data"
 
     host: str = "127.0.0.1"  #: where clients are served
@@ -124,6 +125,9 @@ class Config:
             raise ConfigError("--cluster-name is empty: give every node of the cluster one name")
         if not self.data_dir:
             raise ConfigError("--data-dir is empty: name a directory that this node may keep")
+        if self.join:
+            self._check_join()
+            return
         ids = [peer.id for peer in self.cluster_nodes]
         for id in ids:
             if not NODE_NAME.fullmatch(id):
@@ -148,6 +152,16 @@ class Config:
             raise ConfigError(
                 f"--peer-port {self.peer_port} is not the port {own.peer_port} that "
                 f"--cluster-nodes gives for {self.node_id}: make them equal"
+            )
+        self._check_own_ports()
+
+    def _check_join(self) -> None:
+        """A new node's name; whom it belongs to it will be told."""
+        parse_addresses(self.join)
+        if not NODE_NAME.fullmatch(self.node_id):
+            raise ConfigError(
+                f"--node-id {self.node_id!r} is no name for a node: use 1 to 64 letters, digits, "
+                f"dots, dashes and underscores"
             )
         self._check_own_ports()
 
@@ -235,3 +249,26 @@ def parse_cluster_nodes(text: str) -> tuple[Peer, ...]:
     if not peers:
         raise ConfigError("--cluster-nodes is empty: name each node as name:host:peer-port")
     return tuple(peers)
+
+
+def parse_addresses(text: str) -> tuple[Peer, ...]:
+    """`host:port,host:port,...` as nameless peers; `ConfigError` says which part is wrong."""
+    peers = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        host, port = split_address(part)
+        if not host:
+            raise ConfigError(
+                f"--join: {part!r} is not of the form host:peer-port, as in 10.0.0.1:7651"
+            )
+        peers.append(Peer("", host, port))
+    if not peers:
+        raise ConfigError("--join is empty: name a node of the cluster as host:peer-port")
+    return tuple(peers)
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """(host, port) of `host:port`; ("", 0) when it is no such thing."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) <= PORT_MAX:
+        return "", 0
+    return host.strip("[]"), int(port)

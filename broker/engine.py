@@ -14,10 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import msgspec
+
 from broker import succession
 from broker.answers import Answers
 from broker.auditor import Auditor
 from broker.changes import Changes
+from broker.charter import Charter, JoinAnswer, decode_ask, encode_join
 from broker.cluster import Cluster
 from broker.config import Config
 from broker.courier import Courier
@@ -57,7 +60,7 @@ from broker.shard import Shard
 from broker.silence import Silence
 from broker.snapshots.receiver import Receiver
 from broker.snapshots.sender import Sender
-from broker.status import NodeStatus
+from broker.status import ClusterStatus, NodeStatus
 from broker.unused import Unused
 from broker.upkeep import Upkeep
 from broker.volatile import VolatileShard
@@ -224,6 +227,7 @@ class Engine:
     def tick(self, now_ms: int) -> None:
         """One tick of `tick_ms`. `now_ms` never goes back: this node's own durations hang on it."""
         self._cluster.now_ms = now_ms
+        self._drop_groups()
         for shard in self.shards.values():
             shard.raft.tick()
             shard.full = False
@@ -233,7 +237,6 @@ class Engine:
             self._departure.go_on()
         self._sender.tick()
         self._receiver.tick()
-        self._drop_groups()
 
     def leave(self) -> None:
         """This node is told to stop: it gives away what it leads. Tick on until `has_left`."""
@@ -429,6 +432,15 @@ class Engine:
         """What operators want changed."""
         return self._changes
 
+    def join_answer(self, frame: bytes, charter: Charter) -> bytes:
+        """The answer to a new node that asks whether it may join."""
+        try:
+            ask = decode_ask(frame)
+        except msgspec.DecodeError as error:
+            self.counters.malformed_frames += 1
+            return encode_join(JoinAnswer(f"not a question: {error}"))
+        return encode_join(self._roster.answer(ask, charter))
+
     def endpoints(self) -> dict[str, tuple[str, int]]:
         """(host, port) of all nodes there may be frames for."""
         return self._roster.endpoints()
@@ -450,6 +462,10 @@ class Engine:
     def change_limits(self, changes: Mapping[str, int]) -> str:
         """Ask for other limits; why not, or "". They are in force when `limits` has them."""
         return self._limiter.change(changes)
+
+    def members(self) -> ClusterStatus:
+        """The list of nodes."""
+        return self._overview.cluster()
 
     def status(self) -> NodeStatus:
         """This node's view of everything."""

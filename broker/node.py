@@ -18,10 +18,12 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+from broker.charter import JOIN_BYTE, NAME, Charter, encode_charter, founding_charter
 from broker.config import Config
 from broker.engine import Engine
 from broker.errors import FormatTooNew, StateDiffered, StateDiffers
 from broker.groups import voters
+from broker.joining import join, stored_owner
 from broker.residence import Residence
 from broker.transport import Transport
 from broker.web import start_web
@@ -51,7 +53,7 @@ _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 class Node:
     """One broker process. `run()` returns its exit code."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, charter: Charter) -> None:
         """Open the data directory and the sockets; raise `ConfigError` or a `StoreError`.
 
         The sockets come first: a node that cannot listen touches no data.
@@ -59,16 +61,18 @@ class Node:
         self.config = config
         self._transport = Transport(config)
         try:
-            self._store = _open_store(config)
+            self._store = _open_store(config, charter)
             _refuse_what_differed(self._store)
         except BaseException:
             self._transport.close()
             raise
+        self._charter = charter
         self.engine = Engine(
             config,
             boot=time.time_ns(),
             now_ms=_boot_ms(),
             store=self._store,
+            cluster_id=charter.cluster,
             random=random.Random(),
             log=_LimitedLog(LOG_LINES_PER_SECOND),
         )
@@ -87,6 +91,8 @@ class Node:
         self._clients_waiting = self._peers_waiting = True
         self._ticks = 0
         self._leave_by: float | None = None  #: told to stop: when it will at the latest
+        self._endpoints: dict[str, tuple[str, int]] = {}
+        self._watched: set[int] = set()  #: descriptors of monitors that the loop looks at
         self._exit: asyncio.Future[int] | None = None
 
     async def run(self) -> int:
@@ -99,8 +105,7 @@ class Node:
         transport = self._transport
         loop.add_reader(transport.clients_fd, self._wake_for_clients)
         loop.add_reader(transport.peers_fd, self._wake_for_peers)
-        for fd in transport.monitor_fds:
-            loop.add_reader(fd, self._wake_for_reset)
+        self._follow()
         self._hear_of_resets()  # a descriptor says nothing before its first look
         _calm_garbage_collector()
         self._next_tick = loop.time()
@@ -116,7 +121,7 @@ class Node:
         try:
             return await self._exit
         finally:
-            for fd in (transport.clients_fd, transport.peers_fd, *transport.monitor_fds):
+            for fd in (transport.clients_fd, transport.peers_fd, *self._watched):
                 loop.remove_reader(fd)
             await web.cleanup()
             self._transport.close()
@@ -141,6 +146,7 @@ class Node:
             return
         with self._ending_on_failure():
             self.engine.tick(_boot_ms())
+        self._follow()
         self._ticks += 1
         if self._ticks % RESIDENCE_TICKS == 0:
             self._residence.limit()
@@ -170,6 +176,21 @@ class Node:
         counters.scrubbed_bytes = self._scrubber.bytes
         counters.scrub_passes = self._scrubber.passes
 
+    def _follow(self) -> None:
+        """Be connected to the nodes of the cluster, as its list has them now."""
+        endpoints, transport = self.engine.endpoints(), self._transport
+        if endpoints != self._endpoints:
+            self._endpoints = endpoints
+            # A closed socket's descriptor may be given to the next one: all are taken anew.
+            for fd in self._watched:
+                self._loop.remove_reader(fd)
+            for fault in transport.follow(endpoints):
+                log.error("node %s cannot reach a node: %s", self.config.node_id, fault)
+            self._watched = set(transport.monitor_fds)
+            for fd in self._watched:
+                self._loop.add_reader(fd, self._wake_for_reset)
+            self._hear_of_resets()
+
     def _wake_for_clients(self) -> None:
         self._clients_waiting = True
         self._wake()
@@ -198,6 +219,8 @@ class Node:
             return
         with self._ending_on_failure():
             self._receive()
+            if self._exit.done():
+                return
             for _ in range(ROUNDS_PER_TURN):
                 self._round()
                 if not self.engine.has_work():
@@ -228,13 +251,30 @@ class Node:
         log.error("node %s stops, the other nodes go on: %s", self.config.node_id, error)
         self._stop(1)
 
+    def _end_dismissed(self, code: int, why: str) -> None:
+        """The cluster does not have this node (any more)."""
+        log.log(
+            logging.ERROR if code else logging.WARNING,
+            "node %s stops: %s",
+            self.config.node_id,
+            why,
+        )
+        self._stop(code)
+
     def _receive(self) -> None:
         engine, transport = self.engine, self._transport
         if self._peers_waiting:
             frames = list(islice(transport.receive(transport.peers), FRAMES_PER_TURN))
             self._peers_waiting = len(frames) == FRAMES_PER_TURN
-            for _, frame in frames:
-                engine.peer_frame(frame)
+            for identity, frame in frames:
+                if frame[:1] == JOIN_BYTE:
+                    transport.answer_stranger(identity, engine.join_answer(frame, self._charter))
+                    self._peers_waiting = True  # a send may have used up what came meanwhile
+                else:
+                    engine.peer_frame(frame)
+            if engine.dismissed is not None:
+                self._end_dismissed(*engine.dismissed)
+                return
         if self._clients_waiting:
             end = time.monotonic() + CLIENTS_PER_TURN_S
             left = FRAMES_PER_TURN
@@ -273,14 +313,25 @@ class Node:
         self.engine.counters.commit_seconds += time.perf_counter() - start
 
 
-def _open_store(config: Config) -> LmdbStore:
-    return LmdbStore.open(
-        Path(config.data_dir),
-        Identity(config.cluster_id.hex(), config.node_id),
-        voters(config),
+def _open_store(config: Config, charter: Charter) -> LmdbStore:
+    """Open the directory. Only a founder's new one is given groups: any other has them."""
+    path = Path(config.data_dir)
+    founds = charter.cluster == config.cluster_id and stored_owner(path) is None
+    store = LmdbStore.open(
+        path,
+        Identity(charter.cluster.hex(), config.node_id),
+        voters(config) if founds else {},
         map_bytes=config.store_bytes_max,
         cache_bytes=config.cache_bytes_max,
     )
+    try:
+        charter.check(config)
+        if store.read_meta(NAME) is None:
+            store.write_meta(NAME, encode_charter(charter))
+    except BaseException:
+        store.close()
+        raise
+    return store
 
 
 def _refuse_what_differed(store: LmdbStore) -> None:
@@ -327,7 +378,21 @@ def _calm_garbage_collector() -> None:
 
 
 def run_node(config: Config) -> int:
-    """Run a node in this process until it ends; its exit code."""
+    """Run a node in this process until it ends; its exit code.
+
+    Raise `ConfigError` or a `StoreError` when it cannot start.
+    """
     import uvloop
 
-    return uvloop.run(Node(config).run())
+    return uvloop.run(_run(config))
+
+
+async def _run(config: Config) -> int:
+    owner = stored_owner(Path(config.data_dir))
+    kept = owner.charter if owner is not None else None
+    if kept is not None and kept.name == config.cluster_name:
+        return await Node(config, kept).run()
+    if not config.join:
+        return await Node(config, founding_charter(config)).run()
+    told = await join(config)
+    return 0 if told is None else await Node(*told).run()

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from broker.cluster import Cluster
+from broker.config import raft_id
 from broker.homes import Homes
 from broker.inspection import Counts, queue_status, session_status
+from broker.machines.members import NodeRecord
 from broker.machines.topology import QueueRecord
 from broker.protocol import VOLATILE_SHARD
-from broker.router import Router
-from broker.status import NodeStatus, PeerStatus, ShardStatus
+from broker.router import TOPOLOGY, Router
+from broker.status import (
+    ClusterStatus,
+    MemberStatus,
+    NodeStatus,
+    PeerStatus,
+    ShardStatus,
+)
 from broker.version import __version__
 from broker.volatile import VolatileShard
+from raftlog.membership import is_voter
 
 
 class Overview:
@@ -28,6 +37,8 @@ class Overview:
         if cluster.leaving:
             return False, "this node is about to stop"
         for number, shard in cluster.shards.items():
+            if number != TOPOLOGY and not is_voter(shard.raft.membership, shard.raft.id):
+                continue  # a copy that is on its way: others serve this shard
             if not shard.raft.leader:
                 return False, f"shard {number} has no leader; is a majority of nodes running?"
             if shard.receiving:
@@ -59,6 +70,38 @@ class Overview:
             queues=[
                 queue_status(record, self._counts(record)) for record in cluster.topology.queues()
             ],
+        )
+
+    def cluster(self) -> ClusterStatus:
+        """The list of nodes, with what each keeps as the leaders have told."""
+        cluster = self._cluster
+        members, kept = cluster.members, cluster.kept
+        return ClusterStatus(
+            version=members.version,
+            settled=bool(members.version) and members.is_settled(),
+            moving=[
+                number
+                for number in range(cluster.config.shards)
+                if number not in kept or kept[number].version != members.version
+            ],
+            nodes=[
+                self._member(node)
+                for node in (list(members) if members.version else cluster.listed())
+            ],
+        )
+
+    def _member(self, node: NodeRecord) -> MemberStatus:
+        cluster, id = self._cluster, raft_id(node.name)
+        peer = cluster.peers.get(node.name)
+        return MemberStatus(
+            node=node.name,
+            address=f"{node.host}:{node.port}",
+            state=node.state.value,
+            known=bool(node.disk),
+            connected=node.name == cluster.node
+            or (peer is not None and cluster.is_heard(peer) and not peer.guest),
+            votes=sorted(n for n, group in cluster.kept.items() if id in group.voters),
+            learns=sorted(n for n, group in cluster.kept.items() if id in group.learners),
         )
 
     def counts(self) -> dict[int, Counts]:

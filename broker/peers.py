@@ -31,7 +31,9 @@ class Head:
     disk: bytes
     endpoint: str  #: host:port where the other nodes reach this one
 
-    def frame(self, number: int, topology: int, records: list[AnyRecord]) -> PeerFrame:
+    def frame(
+        self, number: int, topology: int, records: list[AnyRecord], target_disk: bytes = b""
+    ) -> PeerFrame:
         """A frame of this node. number 0: one that is not counted."""
         return PeerFrame(
             self.cluster,
@@ -43,6 +45,7 @@ class Head:
             records,
             self.disk,
             self.endpoint,
+            target_disk,
         )
 
 
@@ -62,7 +65,9 @@ class Peer:
     host: str = ""
     port: int = 0  #: for peers
     disk: bytes = b""  #: of its first frame
+    known_disk: bytes = b""  #: as shard 0 has it
     endpoint: str = ""  #: host:port, as it says itself
+    guest: bool = False  #: not in the list of nodes
     trusted: bool = True  #: what it promises counts: its disk is the one that is known
     told_ms: int = -1_000_000_000  #: when it was last told that it is dismissed
     records: list[AnyRecord] = field(default_factory=list)
@@ -118,9 +123,11 @@ class Peer:
             return b""
         self.records = []
         self.number_out += 1
-        return encode_peer_frame(head.frame(self.number_out, topology, records))
+        return encode_peer_frame(head.frame(self.number_out, topology, records, self.known_disk))
 
     def part_frames(self, head: Head, topology: int) -> list[bytes]:
         """The parts of snapshots that wait, each in a frame of its own that is not counted."""
         parts, self.parts = self.parts, []
-        return [encode_peer_frame(head.frame(0, topology, [part])) for part in parts]
+        return [
+            encode_peer_frame(head.frame(0, topology, [part], self.known_disk)) for part in parts
+        ]

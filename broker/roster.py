@@ -14,6 +14,9 @@ comes back empty under its old name, is believed by nobody who has heard of it b
 
 from __future__ import annotations
 
+import msgspec
+
+from broker.charter import Charter, JoinAnswer, JoinAsk
 from broker.cluster import Cluster
 from broker.config import raft_id
 from broker.machines.commands import ClusterFound, NodeSeen, encode
@@ -65,7 +68,8 @@ class Roster:
                 peer = cluster.peers.get(node.name)
                 if peer is None:
                     peer = cluster.peers[node.name] = Peer(node.name, raft_id(node.name))
-                peer.host, peer.port = node.host, node.port
+                peer.host, peer.port, peer.guest = node.host, node.port, False
+                peer.known_disk = node.disk
         own = members.get(cluster.node)
         if own is not None:
             self._judge_self(own)
@@ -100,6 +104,10 @@ class Roster:
         if frame.cluster != cluster.id or name == cluster.node:
             self._refuse(name, "it is not of this cluster")
             return None
+        if frame.target_disk and frame.target_disk != cluster.head.disk:
+            # Before anything of it is heeded: others count on what was on the lost disk.
+            cluster.dismissed = (WIPED_CODE, wiped(cluster.node))
+            return None
         record = cluster.members.get(name)
         if record is not None and record.state is NodeState.REMOVED:
             self._refuse(name, "it was removed")
@@ -118,9 +126,7 @@ class Roster:
             return None
         self._refused.discard(name)
         peer.disk, peer.endpoint = frame.disk, frame.endpoint
-        peer.trusted = name not in self._guests and (
-            bool(known) or record is None or record.founder
-        )
+        peer.trusted = not peer.guest and (bool(known) or record is None or record.founder)
         return peer
 
     def _guest(self, frame: PeerFrame) -> Peer | None:
@@ -131,11 +137,10 @@ class Roster:
         if guest is None:
             if len(self._guests) >= STRANGERS_MAX or not host or not port.isdecimal():
                 return None
-            guest = self._guests[name] = Peer(name, raft_id(name), heard_ms=cluster.now_ms)
+            guest = self._guests[name] = Peer(name, raft_id(name), guest=True)
             cluster.peers[name] = guest
             cluster.names[guest.raft_id] = name
             guest.host, guest.port = host, int(port)
-            cluster.log(f"node {name} at {frame.endpoint} is not in this node's list of nodes")
         guest.heard_ms = cluster.now_ms
         return guest
 
@@ -152,6 +157,24 @@ class Roster:
         if self._cluster.now_ms - peer.told_ms >= DISMISS_MS:
             peer.told_ms = self._cluster.now_ms
             peer.records.append(Dismissed(code, text))
+
+    def answer(self, ask: JoinAsk, charter: Charter) -> JoinAnswer:
+        """Whether a node of this name may join."""
+        cluster, name = self._cluster, ask.node
+        record = cluster.members.get(name)
+        if not cluster.serving():
+            return JoinAnswer(f"node {cluster.node} hears no leader of shard 0; it will")
+        if record is None:
+            return JoinAnswer(
+                f"node {name} is not in the list of nodes: say `raftmq cluster add {name} "
+                f"HOST:PEERPORT` with the address at which the others reach it"
+            )
+        if record.state in (NodeState.REMOVED, NodeState.LEAVING):
+            return JoinAnswer(removed(name), final=True)
+        if record.disk:
+            return JoinAnswer(wiped(name), final=True)
+        nodes = tuple((node.name, node.host, node.port) for node in cluster.listed())
+        return JoinAnswer(charter=msgspec.structs.replace(charter, nodes=nodes))
 
     # --- what the leader of shard 0 writes into the list ----------------------------------
 

@@ -16,7 +16,8 @@ class Silence:
     def tell(self) -> None:
         """Log a change, except that nobody is heard right after the start."""
         cluster = self._cluster
-        silent = [peer.node for peer in cluster.peers.values() if not cluster.is_heard(peer)]
+        others = [peer for peer in cluster.peers.values() if not peer.guest]
+        silent = [peer.node for peer in others if not cluster.is_heard(peer)]
         starting = cluster.now_ms - self._began_ms < cluster.config.link_lost_ms
         if silent == self._told or (silent and starting):
             return
@@ -25,7 +26,7 @@ class Silence:
         places = ", ".join(f"{peer.node} at {peer.host}:{peer.port}" for peer in known)
         if not silent:
             cluster.log(f"node {cluster.node} hears all other nodes")
-        elif len(silent) < len(cluster.peers):
+        elif len(silent) < len(others):
             cluster.log(f"node {cluster.node} does not hear {places}; it keeps trying")
         else:
             cluster.log(

@@ -59,6 +59,27 @@ class QueueStatus(msgspec.Struct, frozen=True, kw_only=True):
     consumers: int
 
 
+class MemberStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A node in the cluster's list."""
+
+    node: str
+    address: str  #: host:port for peers
+    state: str  #: joining, member, leaving, removed
+    known: bool  #: it has been in contact: its disk is registered
+    connected: bool  #: the node that is asked hears it, or is it
+    votes: list[int]  #: shards
+    learns: list[int]  #: shards it has a copy of without a vote
+
+
+class ClusterStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The list of nodes, and where the groups are on their way to."""
+
+    version: int
+    settled: bool  #: every shard is where this version wants it
+    moving: list[int]  #: shards that are not, as far as this node has heard
+    nodes: list[MemberStatus]
+
+
 class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     """All of it."""
 
@@ -85,3 +106,16 @@ def encode_status(status: NodeStatus) -> bytes:
 def decode_status(body: bytes) -> NodeStatus:
     """Raise `msgspec.DecodeError` when `body` is not the JSON of a status."""
     return _decoder.decode(body)
+
+
+_cluster_decoder = msgspec.json.Decoder(ClusterStatus)
+
+
+def encode_cluster(status: ClusterStatus) -> bytes:
+    """JSON, as /cluster/members serves it."""
+    return msgspec.json.encode(status)
+
+
+def decode_cluster(body: bytes) -> ClusterStatus:
+    """Raise `msgspec.DecodeError` when `body` is not the JSON of a cluster's status."""
+    return _cluster_decoder.decode(body)

@@ -1,7 +1,7 @@
 """The node's ZeroMQ sockets: one ROUTER for clients, one ROUTER and a DEALER each for peers.
 
     clients  ROUTER  bind          identity, frame
-    peers    ROUTER  bind          identity, frame      only received from
+    peers    ROUTER  bind          identity, frame      received from; who asks to join is answered
              DEALER  connect x n            frame       only sent to
              DEALER  connect, when needed   frame       ... with parts of snapshots alone
 
@@ -41,6 +41,7 @@ class Transport:
         """Bind and connect; raise `ConfigError` when an address cannot be had."""
         self._context = zmq.Context(1)
         self._config = config
+        self._places: dict[str, tuple[str, int]] = {}
         self._dealers: dict[str, zmq.Socket[bytes]] = {}
         self._part_dealers: dict[str, zmq.Socket[bytes]] = {}
         self._monitors: dict[int, tuple[str, zmq.Socket[bytes]]] = {}
@@ -59,6 +60,31 @@ class Transport:
         except BaseException:
             self.close()
             raise
+
+    def follow(self, endpoints: dict[str, tuple[str, int]]) -> list[str]:
+        """Connect to these nodes and to no others; what is wrong with an address."""
+        faults = []
+        for node in [node for node in self._dealers if endpoints.get(node) != self._places[node]]:
+            self._disconnect(node)
+        for node, (host, port) in endpoints.items():
+            if node not in self._dealers:
+                try:
+                    self._connect(self._config, node, host, port)
+                except ConfigError as error:
+                    faults.append(str(error))
+        return faults
+
+    def _disconnect(self, node: str) -> None:
+        fd, monitor = next(
+            (fd, monitor) for fd, (name, monitor) in self._monitors.items() if name == node
+        )
+        del self._monitors[fd]
+        self._dealers[node].disable_monitor()
+        monitor.close(0)
+        self._dealers.pop(node).close(0)
+        del self._places[node]
+        if node in self._part_dealers:
+            self._part_dealers.pop(node).close(0)
 
     def _router(
         self, config: Config, host: str, port: int, option: str, *, frames_max: int
@@ -96,12 +122,13 @@ class Transport:
         socket.immediate = 1  # nothing is queued for a peer that is away
         monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         self._dealers[node] = socket
+        self._places[node] = (host, port)
         self._monitors[_fd(monitor)] = (node, monitor)
         try:
             socket.connect(f"tcp://{host}:{port}")
         except zmq.ZMQError as error:
             raise ConfigError(
-                f"--cluster-nodes: {host}:{port} is no address for node {node} "
+                f"{host}:{port}, in --cluster-nodes or the list, is no address for node {node} "
                 f"({error.strerror or error}): give a host's name or address and a port"
             ) from error
 
@@ -131,7 +158,7 @@ class Transport:
     def has_client_input(self) -> bool:
         """Whether clients sent something; arms the descriptor again after our own sends.
 
-        The peers' ROUTER is never sent to: its descriptor is armed once it is drained.
+        The peers' ROUTER is hardly ever sent to, and is drained again after that.
         """
         return bool(_events(self.clients) & zmq.POLLIN)
 
@@ -157,19 +184,32 @@ class Transport:
 
     def send_peer(self, node: str, frame: bytes) -> None:
         """Send, or drop when the peer is not connected."""
+        socket = self._dealers.get(node)
+        if socket is None:
+            return  # it is listed since a moment, or not any more
         try:
-            self._dealers[node].send(frame, zmq.NOBLOCK)
+            socket.send(frame, zmq.NOBLOCK)
         except zmq.Again:
             pass
+
+    def answer_stranger(self, identity: bytes, frame: bytes) -> None:
+        """Send back over the link that a frame came by, or drop it."""
+        try:
+            self.peers.send_multipart([identity, frame], zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                raise
 
     def send_part(self, node: str, frame: bytes) -> None:
         """Send a part of a snapshot, or drop it when as many wait already."""
         socket = self._part_dealers.get(node)
         if socket is None:
+            if node not in self._places:
+                return
             socket = self._part_dealers[node] = self._dealer(self._config)
             socket.sndhwm = PARTS_MAX
-            peer = self._config.peer(node)
-            socket.connect(f"tcp://{peer.host}:{peer.peer_port}")
+            host, port = self._places[node]
+            socket.connect(f"tcp://{host}:{port}")
         try:
             socket.send(frame, zmq.NOBLOCK)
         except zmq.Again:

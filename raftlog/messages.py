@@ -64,9 +64,13 @@ class HardState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     floor_index: int = 0
 
     def after_drop(self, last_term: int, last_index: int) -> HardState:
-        """What must be remembered when the group's log, which ended there, is dropped."""
+        """What must be remembered when the group's log, which ended there, is dropped.
+
+        What the replica acknowledged in this term may still be on its way, and says nothing of
+        the one that takes its place here: so that one takes part in later terms only.
+        """
         floor = max((self.floor_term, self.floor_index), (last_term, last_index))
-        return HardState(self.term, self.vote, 0, *floor)
+        return HardState(self.term + 1, NOBODY, 0, *floor)
 
 
 class Membership(msgspec.Struct, frozen=True, array_like=True):

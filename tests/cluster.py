@@ -157,6 +157,7 @@ class Cluster:
         self.shards = shards
         self.settings = dict(settings or {})
         self.nodes = [ClusterNode(f"n{i + 1}", directory / f"n{i + 1}") for i in range(nodes)]
+        self.founders = list(self.nodes)
         atexit.register(self._end_all)
 
     def __enter__(self) -> Cluster:
@@ -209,6 +210,12 @@ class Cluster:
         for node in self.nodes:
             if not node.running:
                 self._spawn(node)
+
+    def join(self, id: str) -> ClusterNode:
+        """A new node, not started yet: it will ask the founders whether it may join."""
+        node = ClusterNode(id, self.directory / id)
+        self.nodes.append(node)
+        return node
 
     def stop(self, timeout_s: float = 10.0) -> None:
         """End all nodes cleanly, those that will not by force, and print what they logged."""
@@ -346,7 +353,8 @@ class Cluster:
 
     def arguments(self, node: ClusterNode) -> list[str]:
         """The command line of a node."""
-        peers = ",".join(f"{other.id}:127.0.0.1:{other.peer_port}" for other in self.nodes)
+        peers = [(other.id, f"127.0.0.1:{other.peer_port}") for other in self.founders]
+        founds = node in self.founders
         options = {
             "--node-id": node.id,
             "--host": "127.0.0.1",
@@ -355,11 +363,14 @@ class Cluster:
             "--peer-port": node.peer_port,
             "--http-host": "127.0.0.1",
             "--http-port": node.http_port,
-            "--cluster-nodes": peers,
-            "--cluster-name": "test",
             "--data-dir": node.data_dir,
-            "--shards": self.shards,
         }
+        if founds:
+            options["--cluster-nodes"] = ",".join(f"{id}:{address}" for id, address in peers)
+            options["--cluster-name"] = "test"
+            options["--shards"] = self.shards
+        elif not node.data_dir.exists():
+            options["--join"] = ",".join(address for _, address in peers)
         words = [str(word) for option in options.items() for word in option]
         return [sys.executable, "-m", "broker.cli", "node", *words]
 

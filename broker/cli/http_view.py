@@ -25,7 +25,9 @@ def fetch(
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"{url!r} is not an http:// URL")
     try:
-        with urllib.request.urlopen(url.rstrip("/") + path, body, timeout_s) as answer:
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        request = urllib.request.Request(url.rstrip("/") + path, body, headers)
+        with urllib.request.urlopen(request, timeout=timeout_s) as answer:
             return answer.status, answer.read(BODY_BYTES_MAX)
     except urllib.error.HTTPError as error:
         with error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,6 +18,7 @@ _HELP = {
     "node_id": "This node's name, one of --cluster-nodes.",
     "cluster_nodes": "All nodes: n1:host:peer-port,n2:host:peer-port,...",
     "cluster_name": "Keeps nodes of different clusters apart.",
+    "join": "Peer addresses of nodes to ask, host:port,...; for a new node's first start.",
     "data_dir": "Where this node keeps its log.",
     "host": "Where clients are served.",
     "peer_host": "Where the other nodes are listened to.",
@@ -53,4 +55,23 @@ def make_config(settings: dict[str, Any]) -> Config:
     given = {name: value for name, value in settings.items() if value is not None}
     if "cluster_nodes" in given:
         given["cluster_nodes"] = parse_cluster_nodes(given["cluster_nodes"])
-    return Config(**given)
+    return Config(**_completed(given))
+
+
+def _completed(given: dict[str, Any]) -> dict[str, Any]:
+    """What a node that has joined was told then, and is not told again at every start."""
+    # Late: the other commands start without loading the node.
+    from broker.joining import stored_owner
+
+    defaults = Config()
+    owner = stored_owner(Path(given.get("data_dir", defaults.data_dir)))
+    node_id = given.get("node_id", defaults.node_id)
+    if owner is None or owner.charter is None or owner.node != node_id:
+        return given
+    given = {**given, "join": ""}
+    if all(peer.id != owner.node for peer in given.get("cluster_nodes", ())):
+        charter = owner.charter
+        given["cluster_nodes"] = charter.peers()
+        given["cluster_name"] = charter.name
+        given["shards"], given["replication_factor"] = charter.shards, charter.replication_factor
+    return given

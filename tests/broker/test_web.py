@@ -13,13 +13,18 @@ from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client.parser import text_string_to_metric_families
 
 from broker import metrics, web
+from broker.changes import OK, Verdict
+from broker.errors import Code
 from broker.metrics import Counters
 from broker.status import (
+    ClusterStatus,
+    MemberStatus,
     NodeStatus,
     PeerStatus,
     QueueStatus,
     SessionStatus,
     ShardStatus,
+    decode_cluster,
     decode_status,
     encode_status,
 )
@@ -59,6 +64,45 @@ STATUS = NodeStatus(
 Page = tuple[int, str, bytes]
 
 
+CLUSTER = ClusterStatus(
+    version=3,
+    settled=False,
+    moving=[1],
+    nodes=[
+        MemberStatus(
+            node="n1",
+            address="h:7651",
+            state="member",
+            known=True,
+            connected=True,
+            votes=[0, 1, 2],
+            learns=[],
+        )
+    ],
+)
+
+
+@dataclass
+class Operator:
+    """Stands in for `Changes`: the answer comes when it has been asked for often enough."""
+
+    verdict: Verdict = field(default_factory=lambda: Verdict(OK, "so it is"))
+    deaf: int = 0
+    wishes: list[tuple[str, str, str, int]] = field(default_factory=list)
+    ended: list[int] = field(default_factory=list)
+
+    def begin(self, kind: str, node: str, host: str, port: int) -> int:
+        self.wishes.append((kind, node, host, port))
+        return len(self.wishes)
+
+    def answer(self, number: int) -> Verdict | None:
+        self.deaf -= 1
+        return self.verdict if self.deaf < 0 else None
+
+    def end(self, number: int) -> None:
+        self.ended.append(number)
+
+
 @dataclass
 class View:
     """Stands in for the engine."""
@@ -67,7 +111,15 @@ class View:
     shown: NodeStatus = STATUS
     counters: Counters = field(default_factory=Counters)
     in_force: dict[str, int] = field(default_factory=lambda: {"queues_max": 2, "bindings_max": 3})
+    operator: Operator = field(default_factory=lambda: Operator())
     deaf: int = 0  #: so many changes are lost on their way
+
+    @property
+    def changes(self) -> Operator:
+        return self.operator
+
+    def members(self) -> ClusterStatus:
+        return CLUSTER
 
     def limits(self) -> dict[str, int]:
         return self.in_force
@@ -87,10 +139,18 @@ class View:
         return self.state
 
 
-def ask(view: View, path: str, method: str = "GET", body: bytes | None = None) -> Page:
+def ask(
+    view: View,
+    path: str,
+    method: str = "GET",
+    body: bytes | None = None,
+    kind: str = "application/json",
+) -> Page:
+    headers = {} if body is None else {"Content-Type": kind}
+
     async def one() -> Page:
         async with TestClient(TestServer(application(view))) as client:
-            answer = await client.request(method, path, data=body)
+            answer = await client.request(method, path, data=body, headers=headers)
             return answer.status, answer.content_type, await answer.read()
 
     return asyncio.run(one())
@@ -205,3 +265,74 @@ def test_a_change_that_nobody_takes_is_said_to_be_none(monkeypatch: pytest.Monke
     status, _, answer = ask(View(deaf=99), "/cluster/limits", "POST", b'{"queues_max": 5}')
     assert status == 503
     assert "leader" in json.loads(answer)["error"]
+
+
+def test_the_list_of_nodes_survives_json() -> None:
+    status, kind, body = ask(View(), "/cluster/members")
+    assert (status, kind) == (200, "application/json")
+    assert decode_cluster(body) == CLUSTER
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "wish"),
+    [
+        ("add", b'{"node": "n4", "address": "[::1]:7651"}', ("add", "n4", "::1", 7651)),
+        ("promote", b'{"node": "n4"}', ("promote", "n4", "", 0)),
+        ("remove", b'{"node": "n4"}', ("remove", "n4", "", 0)),
+    ],
+)
+def test_a_change_of_the_list_is_asked_for_until_it_is_answered(
+    kind: str, body: bytes, wish: tuple[str, str, str, int]
+) -> None:
+    view = View(operator=Operator(deaf=2))
+    status, _, answer = ask(view, f"/cluster/{kind}", "POST", body)
+    assert (status, json.loads(answer)) == (200, {"done": "so it is"})
+    assert view.operator.wishes == [wish]
+    assert view.operator.ended == [1]
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [(Code.PRECONDITION_FAILED, 409), (Code.NOT_FOUND, 404), (Code.INVALID_ARGUMENT, 400)],
+)
+def test_a_refused_change_says_why_with_a_status_of_its_own(code: Code, status: int) -> None:
+    view = View(operator=Operator(Verdict(code, "start n3 first")))
+    answered, _, body = ask(view, "/cluster/remove", "POST", b'{"node": "n2"}')
+    assert (answered, json.loads(body)) == (status, {"error": "start n3 first"})
+
+
+def test_a_change_that_nobody_answers_may_be_done_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "MEMBERS_S", 0.3)
+    view = View(operator=Operator(deaf=99))
+    status, _, body = ask(view, "/cluster/remove", "POST", b'{"node": "n2"}')
+    assert status == 503
+    assert b"look at /cluster/members" in body
+    assert view.operator.ended == [1]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/cluster/add", b'{"node": "n4"}'),
+        ("/cluster/add", b'{"node": "n4", "address": "nowhere"}'),
+        ("/cluster/add", b'{"node": "n4", "address": "h:70000"}'),
+        ("/cluster/remove", b'{"node": "n4", "address": "h:1"}'),
+        ("/cluster/remove", b'{"node": 4}'),
+        ("/cluster/remove", b'{"name": "n4"}'),
+        ("/cluster/promote", b"n4"),
+    ],
+)
+def test_a_wrong_wish_is_refused_and_asked_of_nobody(path: str, body: bytes) -> None:
+    view = View()
+    assert ask(view, path, "POST", body)[0] == 400
+    assert view.operator.wishes == []
+
+
+def test_only_json_may_be_posted_and_not_much_of_it() -> None:
+    """What a form on a page of the web could send must not change a cluster."""
+    view, body = View(), b'{"node": "n2"}'
+    assert ask(view, "/cluster/remove", "POST", body, "text/plain")[0] == 415
+    form = "application/x-www-form-urlencoded"
+    assert ask(view, "/cluster/limits", "POST", b'{"queues_max": 5}', form)[0] == 415
+    assert ask(view, "/cluster/remove", "POST", b'{"node": "' + b"n" * (1 << 17) + b'"}')[0] == 413
+    assert view.operator.wishes == []

@@ -8,9 +8,11 @@ from raftlog.config import Config
 from raftlog.messages import (
     Entry,
     HardState,
+    HeartbeatRequest,
     Membership,
     PreVoteReply,
     PreVoteRequest,
+    StaleTerm,
     VoteReply,
     VoteRequest,
 )
@@ -27,13 +29,21 @@ def made_anew() -> tuple[RawNode, MemoryStorage]:
     return RawNode(Config(id=3), storage), storage
 
 
-def test_a_dropped_log_leaves_term_vote_and_its_end() -> None:
-    assert HardState(5, 2, 0, 5, 9) == DROPPED
+def test_a_dropped_log_leaves_its_end_and_a_term_of_its_own() -> None:
+    """Acknowledgements of term 5 may be on their way, and are not those of the next replica."""
+    assert HardState(6, 0, 0, 5, 9) == DROPPED
+
+
+def test_a_leader_of_the_term_that_was_dropped_in_is_told_so() -> None:
+    node, _ = made_anew()
+    node.step(HeartbeatRequest(1, 3, 5, 7, 0))
+    (reply,) = node.ready().messages
+    assert reply == StaleTerm(3, 1, 6)
 
 
 def test_the_end_of_a_shorter_log_dropped_later_does_not_lower_the_floor() -> None:
-    assert DROPPED.after_drop(4, 20) == DROPPED
-    assert DROPPED.after_drop(6, 1) == HardState(5, 2, 0, 6, 1)
+    assert DROPPED.after_drop(4, 20) == HardState(7, 0, 0, 5, 9)
+    assert DROPPED.after_drop(6, 1) == HardState(7, 0, 0, 6, 1)
 
 
 @pytest.mark.parametrize(
@@ -41,13 +51,13 @@ def test_the_end_of_a_shorter_log_dropped_later_does_not_lower_the_floor() -> No
 )
 def test_a_replica_made_anew_votes_as_the_one_before(term: int, index: int, granted: bool) -> None:
     node, _ = made_anew()
-    node.step(PreVoteRequest(1, 3, 6, index, term))
+    node.step(PreVoteRequest(1, 3, 7, index, term))
     ready = node.ready()
     (reply,) = ready.messages
     assert isinstance(reply, PreVoteReply)
     assert reply.granted is granted
     node.advance(ready)
-    node.step(VoteRequest(1, 3, 6, index, term))
+    node.step(VoteRequest(1, 3, 7, index, term))
     (answer,) = node.ready().messages_after
     assert isinstance(answer, VoteReply)
     assert answer.granted is granted

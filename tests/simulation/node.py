@@ -40,8 +40,14 @@ class SimNode:
     """One node: its disk for ever, its engine from start to crash."""
 
     def __init__(
-        self, world: World, network: Network, config: Config, nodes: dict[str, SimNode]
+        self,
+        world: World,
+        network: Network,
+        config: Config,
+        nodes: dict[str, SimNode],
+        founding: Config | None = None,
     ) -> None:
+        """founding: of one of the cluster's founders, for a node that joins it."""
         self.name = config.node_id
         self.config = config
         self.engine: Engine | None = None
@@ -53,7 +59,10 @@ class SimNode:
         self._world, self._network, self._nodes = world, network, nodes
         self._chance = world.chance(self.name)
         self._write_ms, self._slow_until, self._stalled_until = WRITE_MS, 0.0, 0.0
-        self.disk = MemoryStore(voters(config))
+        self.wiped = False  #: its disk was lost
+        self.gone = False  #: it was told that it does not belong to the cluster
+        self._cluster_id = (founding or config).cluster_id
+        self.disk = MemoryStore({} if founding else voters(config), self._disk_id(0))
         self._inbox: list[Callable[[Engine], None]] = []
         self._busy = False
         self._writing: list[GroupWrite] = []  #: on their way to the disk
@@ -61,6 +70,9 @@ class SimNode:
         self.dies_installing_ms = 0.0  #: how long it is down when its next snapshot was written
         self.died_installing = 0
         self.installed = 0  #: snapshots that came to its disk
+
+    def _disk_id(self, number: int) -> bytes:
+        return f"{self.name}/{number}".encode()
 
     # --- life -----------------------------------------------------------------------------
 
@@ -75,6 +87,7 @@ class SimNode:
             now_ms=int(self._world.now),
             store=self.disk,
             random=self._chance,
+            cluster_id=self._cluster_id,
             log=lambda text: self._world.note(f"{self.name}: {text}"),
         )
         self._inbox, self._busy, self._tick_waits, self.paused = [], False, False, False
@@ -102,9 +115,26 @@ class SimNode:
         return True
 
     def restart(self) -> None:
-        """Start, unless that has happened."""
-        if self.engine is None:
+        """Start, unless that has happened, or would be for nothing."""
+        if self.engine is None and not self.gone:
             self.start()
+
+    def lose_disk(self) -> None:
+        """The process ends and the disk is lost; in its place is an empty one."""
+        if self.engine is not None:
+            self._writing = []
+            self.crash()
+        self._world.note(f"the disk of {self.name} is lost")
+        self.wiped = True
+        founder = self.config.cluster_id == self._cluster_id
+        self.disk = MemoryStore(voters(self.config) if founder else {}, self._disk_id(1))
+
+    def _leave(self, engine: Engine) -> None:
+        """The cluster has told it to go, and it ends."""
+        assert engine.dismissed is not None
+        self._world.note(f"{self.name} ends with code {engine.dismissed[0]}")
+        self.gone = True
+        self.crash()
 
     def pause(self) -> None:
         """SIGSTOP: nothing moves; what comes in waits."""
@@ -178,6 +208,9 @@ class SimNode:
         inbox, self._inbox = self._inbox, []
         for act in inbox:
             act(engine)
+        if engine.dismissed is not None:
+            self._leave(engine)
+            return
         if not engine.has_work():
             self._send(engine)
             return
@@ -232,7 +265,9 @@ class SimNode:
             )
 
     def _send_peer(self, target: str, frame: bytes, *, parts: bool = False) -> None:
-        node = self._nodes[target]
+        node = self._nodes.get(target)
+        if node is None:
+            return  # it is in the list, and was never started
 
         def deliver() -> None:
             node.take(lambda engine: engine.peer_frame(frame))

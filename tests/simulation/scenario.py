@@ -16,6 +16,7 @@ from tests.simulation.client import History, SimClient
 from tests.simulation.faults import CLUSTER
 from tests.simulation.network import Network
 from tests.simulation.node import SimNode
+from tests.simulation.operator import Operator
 from tests.simulation.schedule import Fault, Place
 from tests.simulation.setting import Setting, draw_setting
 from tests.simulation.violation import Violation, noticed
@@ -76,6 +77,7 @@ class Scenario:
             self.nodes[config.node_id] = SimNode(self.world, self.network, config, self.nodes)
         self.clients: dict[str, SimClient] = {}
         self.history = History()
+        self.operator = Operator(self)
         self.checker = Checker(self.nodes, self.history)
         for node in self.nodes.values():
             node.on_turn = self.checker.turned
@@ -200,11 +202,16 @@ class Scenario:
             for client in self.clients.values()
             if client.core.unanswered or not client.core.in_service
         ]
+        if self.operator.busy:
+            unrest.append(self.operator.busy)
         for node in self.nodes.values():
             if node.engine is None:
-                unrest.append(f"{node.name} is down")
+                if not node.gone:
+                    unrest.append(f"{node.name} is down")
                 continue
             status = node.engine.status()
+            if not node.engine.shards[0].machine.members.is_settled():
+                unrest.append(f"{node.name}: the list of nodes is not settled")
             if not status.ready:
                 unrest.append(f"{node.name}: {status.reason}")
             unrest += [

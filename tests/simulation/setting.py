@@ -35,17 +35,18 @@ class Setting:
     def configs(self) -> list[Config]:
         """One for each node."""
         peers = tuple(Peer(f"n{i}", "sim", i) for i in range(1, self.nodes + 1))
-        return [
-            Config(
-                node_id=peer.id,
-                cluster_nodes=peers,
-                peer_port=peer.peer_port,
-                shards=self.shards,
-                grace_ms=5000,
-                **self.config,
-            )
-            for peer in peers
-        ]
+        return [self.config_of(peer, peers) for peer in peers]
+
+    def config_of(self, own: Peer, peers: tuple[Peer, ...]) -> Config:
+        """Of one node, which is told of these peers."""
+        return Config(
+            node_id=own.id,
+            cluster_nodes=peers,
+            peer_port=own.peer_port,
+            shards=self.shards,
+            grace_ms=5000,
+            **self.config,
+        )
 
 
 def draw_setting(seed: int) -> Setting:

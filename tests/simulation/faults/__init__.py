@@ -9,7 +9,24 @@ to, which is then not counted. What it breaks it also mends after a while; `Scen
 the rest when there is to be peace, in `_make_peace`. A module of faults is imported below.
 """
 
-from tests.simulation.faults import clients, leaders, links, processes, shells, snapshots
+from tests.simulation.faults import (
+    clients,
+    leaders,
+    links,
+    membership,
+    processes,
+    shells,
+    snapshots,
+)
 from tests.simulation.faults.catalogue import CLUSTER
 
-__all__ = ["CLUSTER", "clients", "leaders", "links", "processes", "shells", "snapshots"]
+__all__ = [
+    "CLUSTER",
+    "clients",
+    "leaders",
+    "links",
+    "membership",
+    "processes",
+    "shells",
+    "snapshots",
+]
