@@ -297,7 +297,7 @@ class Engine:
                 self._readies.append((shard, ready))
                 for message in ready.messages:
                     if type(message) is SnapshotRequest:
-                        self._sender.offered(shard, message.target)
+                        self._sender.offered(shard, message)
                     self._post(number, message.target, encode_message(message))
                 write, needed = GroupWrite(number, ready.hard_state, ready.entries), ready.must_sync
                 if ready.snapshot is not None:

@@ -94,7 +94,7 @@ _HELP = {
     "scrub_passes": "Times that all records were read to find damage early.",
     "snapshots_sent": "Snapshots that this node, as leader, brought to a replica.",
     "snapshots_received": "Snapshots of shards that this node has installed.",
-    "snapshots_failed": "Snapshots that this node offered and nobody pulled to their end.",
+    "snapshots_failed": "Snapshots of this node that a replica began to pull, and did not end.",
     "snapshot_bytes_sent": "Bodies and states sent in parts of snapshots.",
     "snapshot_bytes_received": "Bodies and states received in parts of snapshots.",
 }

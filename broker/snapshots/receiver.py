@@ -42,7 +42,7 @@ class Receiver:
             raft.step(request)
             return
         cluster, number = self._cluster, shard.number
-        transfer = self._transfers.get(number)
+        transfer = self._transfer(shard)
         if transfer is None:
             transfer = Transfer.begin(number, peer.node, request, shard.storage, cluster.now_ms)
             self._transfers[number] = transfer
@@ -82,8 +82,8 @@ class Receiver:
         self._allowance.fill(now_ms)
         for number, transfer in list(self._transfers.items()):
             shard = self._cluster.shards.get(number)
-            if shard is None:
-                del self._transfers[number]
+            if shard is None or self._transfer(shard) is None:
+                self._transfers.pop(number, None)
             elif transfer.stepped:
                 continue
             elif not shard.raft.lacks(transfer.snapshot):
@@ -93,6 +93,14 @@ class Receiver:
             elif transfer.asked_ms is not None and now_ms - transfer.asked_ms >= ASK_AGAIN_MS:
                 transfer.asked_ms = None
         self._pull()
+
+    def _transfer(self, shard: Shard) -> Transfer | None:
+        """The shard's; not that of an earlier replica here, whose data was dropped."""
+        transfer = self._transfers.get(shard.number)
+        if transfer is not None and transfer.storage is not shard.storage:
+            del self._transfers[shard.number]
+            return None
+        return transfer
 
     def _end(self, shard: Shard, why: str) -> None:
         cluster = self._cluster
@@ -128,7 +136,7 @@ class Receiver:
 
         installs: the group's Ready has the snapshot, so this transfer ends with the write.
         """
-        transfer = self._transfers.get(shard.number)
+        transfer = self._transfer(shard)
         if transfer is None:
             return None
         if installs:
@@ -150,6 +158,8 @@ class Receiver:
         for number, transfer in list(self._transfers.items()):
             shard = self._cluster.shards.get(number)
             if shard is None or transfer.stepped or not transfer.whole or transfer.part is not None:
+                continue
+            if self._transfer(shard) is None:
                 continue
             # A leader of a later term is known: its own request will come, if it needs to.
             if transfer.request.term < shard.raft.term:

@@ -16,7 +16,7 @@ from broker.peer_protocol import Bodies, PullBodies, PullState, State
 from broker.peers import Peer
 from broker.shard import Shard
 from broker.snapshots.transfer import last_id
-from raftlog.messages import Membership
+from raftlog.messages import Membership, SnapshotRequest
 from raftlog.ready import Role
 
 SILENCE_MS = 5000
@@ -44,7 +44,9 @@ class Offer:
     """A snapshot on its way to a member."""
 
     node: str
-    pulled_ms: int
+    index: int  #: of the checkpoint that was offered
+    pulled_ms: int  #: or when it was offered
+    begun: bool = False  #: a part of it was asked for
 
 
 class Sender:
@@ -53,16 +55,21 @@ class Sender:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._offers: dict[tuple[int, int], Offer] = {}
+        self._told: set[tuple[int, int]] = set()  #: those offers that the log has
         self._stretches: dict[int, Stretch] = {}
         self._part_bytes = cluster.config.snapshot_part_bytes
 
-    def offered(self, shard: Shard, member: int) -> None:
-        """Raft sends a member a `SnapshotRequest`."""
-        cluster = self._cluster
-        node = cluster.names.get(member, "")
-        if (shard.number, member) not in self._offers:
-            cluster.log(f"node {cluster.node} offers node {node} a snapshot of {shard.number}")
-        self._offers[shard.number, member] = Offer(node, cluster.now_ms)
+    def offered(self, shard: Shard, request: SnapshotRequest) -> None:
+        """Raft sends a member a snapshot."""
+        cluster, key = self._cluster, (shard.number, request.target)
+        node, index = cluster.names.get(request.target, ""), request.snapshot.index
+        self._offers[key] = Offer(node, index, cluster.now_ms)
+        if index and key not in self._told:
+            self._told.add(key)
+            cluster.log(
+                f"node {cluster.node} offers node {node} a snapshot of shard {shard.number} "
+                f"at {index}"
+            )
 
     def lost(self, node: str) -> None:
         """The link to a node was reset: whoever comes back there is asked what it needs."""
@@ -71,21 +78,30 @@ class Sender:
                 self._fail(*key)
 
     def tick(self) -> None:
-        """Time has passed: forget what has arrived, and give up what is not pulled."""
+        """Time has passed: forget what has arrived, and give up what is not pulled.
+
+        A node that receives others first lets this one wait: it is offered again.
+        """
         for (number, member), offer in list(self._offers.items()):
             shard = self._cluster.shards.get(number)
             if shard is None or not shard.raft.is_sent_snapshot(member):
-                self._forget(number, member)
-                if shard is not None and shard.in_service:
+                if shard is not None and self._has_arrived(shard, member, offer):
                     self._cluster.counters.snapshots_sent += 1
+                self._forget(number, member)
+                self._told.discard((number, member))
             elif self._cluster.now_ms - offer.pulled_ms > SILENCE_MS:
                 self._fail(number, member)
+
+    @staticmethod
+    def _has_arrived(shard: Shard, member: int, offer: Offer) -> bool:
+        progress = shard.raft.status().progress.get(member)
+        return offer.index > 0 and progress is not None and progress.match >= offer.index
 
     def _fail(self, number: int, member: int) -> None:
         shard = self._cluster.shards.get(number)
         if shard is not None and shard.raft.is_sent_snapshot(member):
             shard.raft.report_snapshot(member, ok=False)
-            self._cluster.counters.snapshots_failed += 1
+            self._cluster.counters.snapshots_failed += self._offers[number, member].begun
         self._forget(number, member)
 
     def _forget(self, number: int, member: int) -> None:
@@ -143,8 +159,9 @@ class Sender:
             self._cluster.counters.other_incarnation += 1
             return None
         now_ms = self._cluster.now_ms
-        if shard.raft.snapshot_progress(peer.raft_id):
-            self._offers[shard.number, peer.raft_id] = Offer(peer.node, now_ms)
+        offer = self._offers.get((shard.number, peer.raft_id))
+        if offer is not None and shard.raft.snapshot_progress(peer.raft_id):
+            offer.pulled_ms, offer.begun = now_ms, True
         shard.pulled_ms = now_ms
         return shard
 

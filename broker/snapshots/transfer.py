@@ -58,7 +58,7 @@ class Transfer:
     """The receiver's book of one group; what it counts was at least handed to a write."""
 
     group: int
-    incarnation: int
+    storage: GroupStorage
     giver: str  #: the node that is asked: the sender of the newest request
     request: SnapshotRequest  #: the newest
     index: int  #: of the checkpoint that is wanted
@@ -80,7 +80,7 @@ class Transfer:
         chunks = storage.chunks_of(index) if same else 0
         return cls(
             group,
-            storage.incarnation,
+            storage,
             giver,
             request,
             index,
@@ -131,8 +131,8 @@ class Transfer:
     def pull(self) -> PullBodies | PullState:
         """What to ask for next."""
         if self.needs_bodies:
-            return PullBodies(self.group, self.incarnation, self.index, self.to)
-        return PullState(self.group, self.incarnation, self.index, self.chunks)
+            return PullBodies(self.group, self.storage.incarnation, self.index, self.to)
+        return PullState(self.group, self.storage.incarnation, self.index, self.chunks)
 
     def arrived(self, part: Bodies | State, now_ms: int) -> bool:
         """Take a part; False when it is none that was asked for."""
