@@ -21,6 +21,7 @@ from raftlog.group_state import GroupState, Identity, decode_identity, decode_st
 from raftlog.record import (
     DIRECTORY_FORMAT,
     FORMAT,
+    GROUP_MAX,
     HEAD_BYTES,
     KEY_BYTES,
     LISTED_PARTS_MAX,
@@ -129,6 +130,23 @@ class Records:
         data = self._unsealed(txn, self.state, key, Place("state", int.from_bytes(key, "big")))
         assert data is not None
         return decode_state(data)
+
+    def stateless(self, txn: Txn) -> Iterator[CorruptRecord]:
+        """What is to be said of groups that have records, and no state."""
+        known = {key[:2] for key in self.state_keys(txn)}
+        for db in (self.log, self.messages, self.checkpoint):
+            if db is None:
+                continue
+            with txn.cursor(db=db) as cursor:
+                more = cursor.first()
+                while more:
+                    key = bytes(cursor.key()[:2])
+                    group = int.from_bytes(key, "big")
+                    if key not in known:
+                        known.add(key)
+                        wrong = "it is missing, and the group has records"
+                        yield CorruptRecord(self.path, Place("state", group), wrong)
+                    more = group < GROUP_MAX and cursor.set_range(group_key(group + 1))
 
     def entry(self, txn: Txn, group: int, edition: int, index: int) -> OpenRecord | None:
         """An entry, or None."""

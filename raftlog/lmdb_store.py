@@ -337,6 +337,8 @@ class LmdbStore:
             self._disk_id = records.meta_value(txn, DISK_KEY)
             if self._format > 1 and self._disk_id is None:
                 raise CorruptRecord(self.path, of_node(DISK_KEY), "it is missing")
+            for error in records.stateless(txn):
+                raise error
             for key in records.state_keys(txn):
                 state = records.group_state(txn, key)
                 group = int.from_bytes(key, "big")

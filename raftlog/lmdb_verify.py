@@ -108,6 +108,8 @@ def _report(txn: Txn, records: Records) -> Report:
                 records.meta_value(txn, bytes(key))
             except CorruptRecord as error:
                 note(error)
+    for missing in records.stateless(txn):
+        note(missing)
     groups = []
     for key in records.state_keys(txn):
         count += 1

@@ -184,6 +184,15 @@ def test_a_missing_chunk_is_named_at_opening(path: Path) -> None:
         open_store(path)
 
 
+@pytest.mark.parametrize("group", [7, 9])
+def test_a_group_whose_state_is_gone_is_not_made_anew(path: Path, group: int) -> None:
+    """It would vote again where it has voted."""
+    delete(path, "state", group_key(group))
+    with pytest.raises(CorruptRecord, match=f"state of group {group} .* is missing"):
+        open_store(path)
+    assert damages(path) == [Place("state", group)]
+
+
 # --- repair -------------------------------------------------------------------------------
 
 
