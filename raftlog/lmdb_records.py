@@ -20,6 +20,7 @@ import lmdb
 from raftlog.group_state import GroupState, Identity, decode_identity, decode_state
 from raftlog.record import (
     DIRECTORY_FORMAT,
+    EDITION_BYTES,
     FORMAT,
     GROUP_MAX,
     HEAD_BYTES,
@@ -218,27 +219,31 @@ class Records:
         """Bytes of data of each entry behind the beginning; that none is missing is checked."""
         sizes: list[int] = []
         edition, expected = state.edition, state.before_index + 1
+        prefix = entry_key(group, edition, 0)[:EDITION_BYTES]
         with txn.cursor(db=self.log) as cursor:
-            more = cursor.set_range(entry_key(group, edition, expected))
-            while more:
-                key = cursor.key()
-                found, of_edition, index = open_key(key)
-                if (found, of_edition) != (group, edition):
+            if not cursor.set_range(entry_key(group, edition, expected)):
+                return self._sized(sizes, state, group)
+            for key, value in cursor.iternext():
+                if not key.startswith(prefix):
                     break
-                size = len(cursor.value())
-                if len(key) == KEY_BYTES:
-                    if index > state.last_index:
-                        wrong = f"the log should end at {state.last_index}"
-                        raise CorruptRecord(self.path, Place("log", group, index), wrong)
-                    if index != expected:
-                        break
-                    sizes.append(size - HEAD_BYTES)
-                    expected += 1
-                elif sizes:
-                    sizes[-1] += size
-                more = cursor.next()
-        if expected <= state.last_index:
-            raise CorruptRecord(self.path, Place("log", group, expected), "it is missing")
+                if len(key) != KEY_BYTES:
+                    if sizes:
+                        sizes[-1] += len(value)
+                    continue
+                index = int.from_bytes(key[EDITION_BYTES:], "big")
+                if index > state.last_index:
+                    wrong = f"the log should end at {state.last_index}"
+                    raise CorruptRecord(self.path, Place("log", group, index), wrong)
+                if index != expected:
+                    break
+                sizes.append(len(value) - HEAD_BYTES)
+                expected += 1
+        return self._sized(sizes, state, group)
+
+    def _sized(self, sizes: list[int], state: GroupState, group: int) -> list[int]:
+        missing = state.before_index + 1 + len(sizes)
+        if missing <= state.last_index:
+            raise CorruptRecord(self.path, Place("log", group, missing), "it is missing")
         return sizes
 
     def _numbers(
@@ -307,21 +312,28 @@ def joined(txn: Txn, db: lmdb._Database | None, key: bytes) -> bytes | None:
     if part is None or len(part) != PART_BYTES:
         return part
     parts = [part]
-    while len(part) == PART_BYTES:
-        part = txn.get(key + part_number(len(parts)), db=db)
-        if part is None:
-            break  # the record ends here, or its sum will tell
-        parts.append(part)
+    with txn.cursor(db=db) as cursor:
+        cursor.set_key(key)
+        while len(part) == PART_BYTES and cursor.next():
+            if cursor.key() != key + part_number(len(parts)):
+                break  # the record ends here, or its sum will tell
+            part = cursor.value()
+            parts.append(part)
     return b"".join(parts)
 
 
 def put_record(txn: Txn, db: lmdb._Database | None, key: bytes, record: bytes) -> None:
     """Put a record, in place of one with the same key, in as many parts as it needs."""
-    for place, part in parts_of(key, record):
-        if not txn.put(place, part, db=db, overwrite=False):
-            delete_record(txn, db, key)
-            put_record(txn, db, key, record)
+    if len(record) <= PART_BYTES:
+        if txn.put(key, record, db=db, overwrite=False):
             return
+    else:
+        with txn.cursor(db=db) as cursor:
+            consumed, added = cursor.putmulti(list(parts_of(key, record)), overwrite=False)
+        if consumed == added:
+            return
+    delete_record(txn, db, key)
+    put_record(txn, db, key, record)
 
 
 def delete_record(txn: Txn, db: lmdb._Database | None, key: bytes) -> None:

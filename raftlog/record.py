@@ -71,6 +71,9 @@ chunk_key = _CHUNK_KEY.pack
 part_number = _PART.pack
 """(number, from 1) -> what is behind a record's key in that of its part."""
 
+EDITION_BYTES = 6
+"""Of the key of an entry, up to and including the edition."""
+
 KEY_BYTES = _KEY.size
 """Of an entry, a body and a chunk alike; the key of a further part is longer."""
 
