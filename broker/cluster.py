@@ -51,6 +51,7 @@ class Cluster:
         self.address = config.client_address  #: goes out with every frame to a peer
         self.boot = boot
         self.now_ms = now_ms  #: never goes back; durations hang on it
+        self.ticks = 0  #: since the start
         self.unix_ms = 0  #: of the turn under way
         self.log = log
         self.counters = Counters()

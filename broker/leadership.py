@@ -23,6 +23,7 @@ class Leadership:
         """This node's no-op is applied: from here on it speaks for the shard."""
         cluster, number, term = self._cluster, shard.number, shard.raft.term
         shard.serving_term = term
+        shard.raft.align_heartbeats(cluster.ticks % cluster.config.heartbeat_ticks)
         cluster.counters.elections += 1
         self._in_service_since[number] = cluster.now_ms
         cluster.log(f"node {cluster.node} leads shard {number} in term {term}")

@@ -54,6 +54,7 @@ class RawNode:
         "_emitted",
         "_leader",
         "_outstanding",
+        "_quiet",
         "_raft",
         "_role",
         "_term",
@@ -71,6 +72,9 @@ class RawNode:
         self._term, self._vote, self._commit = hard_state.term, hard_state.vote, raft.log.committed
         self._leader, self._role = raft.leader, raft.role
         self._outstanding: Ready | None = None
+        #: `has_ready` has said no, and nothing has happened since: a host of many groups asks
+        #: every one of them in every turn.
+        self._quiet = False
 
     # --- what it is ----------------------------------------------------------------------
 
@@ -136,7 +140,18 @@ class RawNode:
 
     def tick(self) -> None:
         """One unit of time has passed."""
-        self._raft.tick()
+        raft = self._raft
+        raft.tick()
+        leading = raft.leading
+        if self._quiet and (
+            (leading is not None and leading.flush_wanted)
+            or raft.role is not self._role
+            or raft.term != self._term
+            or raft.leader != self._leader
+            or raft.messages
+            or raft.messages_after
+        ):
+            self._quiet = False
 
     def idle_ticks(self) -> int:
         """How many ticks from now would do nothing but count, if nothing else comes.
@@ -154,12 +169,23 @@ class RawNode:
         assert ticks > 0
         self._raft.election_timeout = ticks
 
+    def align_heartbeats(self, ticks: int) -> None:
+        """As if the last heartbeat had been so many ticks ago, below `heartbeat_tick`.
+
+        Groups whose leaders beat in the same tick share frames and turns.
+        """
+        assert 0 <= ticks < self._raft.config.heartbeat_tick
+        if self._raft.leading is not None:
+            self._raft.leading.heartbeat_elapsed = ticks
+
     def campaign(self) -> None:
         """Stand for election now, if this node may."""
+        self._quiet = False
         self._raft.campaign()
 
     def step(self, message: Message) -> None:
         """Take a message from another node."""
+        self._quiet = False
         self._raft.step(message)
 
     def propose(self, data: bytes) -> int:
@@ -167,6 +193,7 @@ class RawNode:
 
         Raise `ProposalDropped` (not leader, transferring, too many uncommitted bytes).
         """
+        self._quiet = False
         leading = self._raft.leading
         if leading is None:
             raise ProposalDropped(DropReason.NOT_LEADER)
@@ -177,6 +204,7 @@ class RawNode:
 
         Raise `ProposalDropped` (also while another change is not applied) or `ChangeInvalid`.
         """
+        self._quiet = False
         leading = self._raft.leading
         if leading is None:
             raise ProposalDropped(DropReason.NOT_LEADER)
@@ -184,6 +212,7 @@ class RawNode:
 
     def apply_conf_change(self, change: Change) -> Membership:
         """Apply a change that a Ready has given as committed, before its `advance`."""
+        self._quiet = False
         return self._raft.apply_change(change)
 
     def read_index(self, context: bytes | int) -> None:
@@ -192,6 +221,7 @@ class RawNode:
         A follower asks its leader. The answer may never come: ask again when the leader or
         the term changes, and after a deadline. Raise `ReadRefused`.
         """
+        self._quiet = False
         self._raft.read_index(context)
 
     def transfer_leader(self, target: int) -> bool:
@@ -199,11 +229,13 @@ class RawNode:
 
         Until it is done, or given up after an election timeout, proposals are refused.
         """
+        self._quiet = False
         leading = self._raft.leading
         return leading is not None and leading.transfer(target)
 
     def report_unreachable(self, member: int) -> None:
         """Messages to this member were dropped."""
+        self._quiet = False
         if self._raft.leading is not None:
             self._raft.leading.unreachable(member)
 
@@ -220,6 +252,7 @@ class RawNode:
 
         False when this node has sent it none, leads no more, or has given it up.
         """
+        self._quiet = False
         leading = self._raft.leading
         return leading is not None and leading.snapshot_progress(member)
 
@@ -231,6 +264,7 @@ class RawNode:
 
     def report_snapshot(self, member: int, ok: bool) -> None:
         """The snapshot sent to this member has arrived there, or has failed to."""
+        self._quiet = False
         if self._raft.leading is not None:
             self._raft.leading.snapshot_reported(member, ok)
 
@@ -243,6 +277,7 @@ class RawNode:
         wait: ticks until this node asks, at least 1, for whoever knows an order in which the
         members should stand; without it chance decides.
         """
+        self._quiet = False
         raft = self._raft
         if raft.leading is not None:
             raft.leading.unreachable(member)
@@ -253,8 +288,12 @@ class RawNode:
 
     def has_ready(self) -> bool:
         """Whether `ready` has something to say; False until the last one has advanced."""
-        if self._outstanding is not None:
+        if self._quiet or self._outstanding is not None:
             return False
+        self._quiet = not self._has_news()
+        return not self._quiet
+
+    def _has_news(self) -> bool:
         raft = self._raft
         leading, log = raft.leading, raft.log
         if leading is not None and leading.flush_wanted:
@@ -332,7 +371,7 @@ class RawNode:
     def advance(self, ready: Ready) -> None:
         """Everything `ready` asked for is done: written, sent and applied."""
         assert ready is self._outstanding, "this Ready is not the last one"
-        self._outstanding = None
+        self._outstanding, self._quiet = None, False
         raft, log = self._raft, self._raft.log
         if ready.committed:
             log.applied_to(ready.committed[-1].index)

@@ -25,7 +25,7 @@ from tests.bench.meter import Meter, Sample, resident_mb
 from tests.bench.workloads import IN_MEMORY, WORKLOADS, Target
 from tests.cluster import Cluster
 
-IDLE_S = 4.0
+IDLE_S = 10.0
 SETTLE_S = 1.0
 NAMES = (*WORKLOADS, "failover", "rolling", "idle", "fairness")
 

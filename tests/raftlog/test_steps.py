@@ -407,3 +407,36 @@ def test_who_stands_again_waits_up_to_twice_as_long_until_there_is_a_leader() ->
     node.step(HeartbeatRequest(1, 3, node.term, 0, 0))
     carry_out(node, storage)
     assert [ticks_until_it_stands() for _ in range(3)] == [29, 19, 29]
+
+
+def test_a_node_that_has_said_that_nothing_is_new_says_so_until_something_happens() -> None:
+    """A host asks all its groups in every turn: each must notice whatever there is."""
+    node, storage = follower(1)
+    assert not node.has_ready()
+    ticks = 0
+    while not node.has_ready():  # a timeout is news
+        node.tick()
+        ticks += 1
+    assert ticks >= 10
+    carry_out(node, storage)
+    assert not node.has_ready()
+    node.step(HeartbeatRequest(1, 3, 2, 0, 0))
+    assert node.has_ready()
+    carry_out(node, storage)
+    assert not node.has_ready()
+    node.step(AppendRequest(1, 3, 2, 1, 1, 0, (Entry(2, 2, 0, b"x"),)))
+    assert [type(message) for message in carry_out(node, storage)] == [AppendReply]
+
+
+def test_leaders_of_many_groups_can_beat_in_the_same_tick() -> None:
+    nodes = []
+    for late in range(3):
+        storage = MemoryStorage(Membership(voters=(3,)))
+        node = RawNode(Config(id=3, heartbeat_tick=4), storage)
+        node.campaign()
+        while node.has_ready():
+            carry_out(node, storage)
+        node.align_heartbeats(late)
+        nodes.append(node)
+    for node, ticks in zip(nodes, (4, 3, 2), strict=True):
+        assert node.idle_ticks() == ticks - 1
