@@ -11,11 +11,20 @@ import pytest
 
 from raftlog.group_state import GroupState, Identity
 from raftlog.lmdb_compaction import compact_directory
+from raftlog.lmdb_records import delete_record, put_record
 from raftlog.lmdb_repair import open_repair
 from raftlog.lmdb_store import LmdbStore
 from raftlog.lmdb_verify import verify_directory
 from raftlog.messages import Entry, HardState, Membership
-from raftlog.record import PART_BYTES, body_key, chunk_key, entry_key, group_key, part_number
+from raftlog.record import (
+    PART_BYTES,
+    body_key,
+    chunk_key,
+    encode_record,
+    entry_key,
+    group_key,
+    part_number,
+)
 from raftlog.store_errors import (
     CorruptRecord,
     Place,
@@ -193,6 +202,23 @@ def test_a_group_whose_state_is_gone_is_not_made_anew(path: Path, group: int) ->
     assert damages(path) == [Place("state", group)]
 
 
+def test_an_old_entry_of_another_history_is_named_and_put_back(path: Path) -> None:
+    """Whole, under the right key, with a sum that fits: only its neighbours tell."""
+    key = entry_key(7, 1, 60)
+    record, _ = encode_record(key, Entry(60, 2, 0, b"another"), 12345)
+
+    def replace(txn: lmdb.Transaction, db: dict[str, object]) -> None:
+        delete_record(txn, db["log"], key)
+        put_record(txn, db["log"], key, record)
+
+    on_disk(path, replace)
+    assert damages(path) == [Place("log", 7, 60)]
+    with open_store(path) as store, pytest.raises(CorruptRecord, match="another history"):
+        store.verify(7)
+    put_back(path, Place("log", 7, 60))
+    assert_whole(path)
+
+
 # --- repair -------------------------------------------------------------------------------
 
 
@@ -326,7 +352,7 @@ def test_a_directory_of_format_1_is_taken_over(path: Path) -> None:
     """Whole records of any length, a state without the later fields, and three databases."""
     from msgspec import msgpack
 
-    from raftlog.record import encode_record, seal
+    from raftlog.record import seal
     from raftlog.storage import GroupStorage
 
     old = path / "old" / "data"
