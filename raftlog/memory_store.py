@@ -216,11 +216,13 @@ class MemoryGroup:
 
     # --- being dropped -------------------------------------------------------------------
 
-    def successor(self, membership: Membership) -> MemoryGroup:
-        """An empty group that remembers how this one has voted."""
-        group = MemoryGroup(membership)
-        group._hard_state = self._hard_state.after_drop(self.term(self._last), self._last)
-        return group
+    def voted(self) -> HardState:
+        """What is remembered of this group when it is dropped."""
+        return self._hard_state.after_drop(self.term(self._last), self._last)
+
+    def remember(self, hard_state: HardState) -> None:
+        """The group was here before, and this is what was remembered."""
+        self._hard_state = hard_state
 
 
 class MemoryStore:
@@ -232,7 +234,7 @@ class MemoryStore:
         """groups: the membership, or the voters, of each group."""
         self.disk_id = disk_id
         self.storages = {group: MemoryGroup(voters) for group, voters in groups.items()}
-        self._dropped: dict[int, MemoryGroup] = {}
+        self._dropped: dict[int, HardState] = {}
 
     def write(self, batch: Sequence[GroupWrite]) -> None:
         assert len({write.group for write in batch}) == len(batch), "a group twice in one turn"
@@ -243,13 +245,13 @@ class MemoryStore:
 
     def add_group(self, group: int, membership: Membership) -> MemoryGroup:
         assert group not in self.storages, group
-        old = self._dropped.pop(group, None)
-        new = MemoryGroup(membership) if old is None else old.successor(membership)
-        self.storages[group] = new
+        self.storages[group] = new = MemoryGroup(membership)
+        if group in self._dropped:
+            new.remember(self._dropped.pop(group))
         return new
 
     def drop_group(self, group: int) -> None:
-        self._dropped[group] = self.storages.pop(group).successor(Membership())
+        self._dropped[group] = self.storages.pop(group).voted()
 
 
 def _listed(numbers: list[int], low: int, limit: int, bytes_of: Callable[[int], int]) -> list[int]:
