@@ -17,7 +17,7 @@ from pathlib import Path
 
 from broker.client import Client
 from broker.ring import preferred_leader, replicas_of
-from tests.bench.meter import process_cpu_s, resident_mb
+from tests.bench.meter import process_cpu_s
 from tests.cluster import Cluster, ClusterNode, eventually
 
 QUEUE = "backlog"
@@ -114,7 +114,13 @@ def _catch_up(cluster: Cluster, absent: ClusterNode, number: int, prober: Prober
     )
     for node in cluster.nodes:
         assert node.process is not None
-        print(f"  {node.id}: {resident_mb(node.process.pid):.0f} MiB")
+        print(f"  {node.id}: {_own_mb(node.process.pid):.0f} MiB of memory of its own")
+
+
+def _own_mb(pid: int) -> float:
+    """Without the pages of the data file, which the kernel takes back when it likes."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
 
 
 def _share(after: list[float], before: list[float], seconds: float) -> list[str]:
