@@ -18,7 +18,7 @@ from broker.peers import Peer
 from broker.placement import HandOver, Target, Wait, majority, next_move
 from broker.roster import Roster
 from broker.router import TOPOLOGY
-from broker.shard import LEVEL_ENTRIES, Shard
+from broker.shard import Shard, is_level
 from raftlog.errors import ChangeInvalid, ProposalDropped
 from raftlog.membership import Change
 from raftlog.messages import Membership
@@ -187,8 +187,7 @@ def _is_there(membership: Membership, target: Target) -> bool:
 
 
 def _level(status: Status) -> set[int]:
-    least = status.last_index - LEVEL_ENTRIES
-    return {node for node, progress in status.progress.items() if progress.match >= least}
+    return {node for node, progress in status.progress.items() if is_level(progress, status)}
 
 
 def _is_safe(status: Status, changed_at: int) -> bool:

@@ -28,7 +28,8 @@ from raftlog.errors import Compacted, ProposalDropped
 from raftlog.membership import decode_change
 from raftlog.messages import Entry, EntryKind
 from raftlog.node import RawNode
-from raftlog.ready import Role
+from raftlog.progress import ProgressState
+from raftlog.ready import ProgressStatus, Role, Status
 from raftlog.storage import GroupStorage
 from raftlog.store_errors import CorruptRecord, Place
 
@@ -103,8 +104,9 @@ class Shard:
 
     def is_level(self, member: int) -> bool:
         """Whether a member has nearly all of the log: what it lacks may be on its way."""
-        progress = self.raft.status().progress.get(member)
-        return progress is not None and progress.match + LEVEL_ENTRIES >= self.raft.last_index
+        status = self.raft.status()
+        progress = status.progress.get(member)
+        return progress is not None and is_level(progress, status)
 
     def can_propose(self, topology: int) -> bool:
         """Whether `propose` would do anything, at this applied index of shard 0."""
@@ -209,3 +211,12 @@ class Shard:
         if len(batches) > BATCHES_KEPT:
             batches.popitem(last=False)
         return batch
+
+
+def is_level(progress: ProgressStatus, status: Status) -> bool:
+    """Whether a member lacks so few entries that they may be on their way.
+
+    Not while it receives a snapshot: the few entries of a log may carry a large state.
+    """
+    follows = progress.state is ProgressState.REPLICATE
+    return follows and progress.match + LEVEL_ENTRIES >= status.last_index

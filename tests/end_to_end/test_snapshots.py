@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from broker.client import Client, Delivery
 from broker.ring import preferred_leader, replicas_of
 from tests.cluster import Cluster, ClusterNode, eventually
+from tests.end_to_end.test_members import add, done, wait_settled
 from tests.end_to_end.traffic import Publisher, assert_each_once, receive
 
 BODY_BYTES = 3000
@@ -183,4 +185,30 @@ def test_when_the_giver_dies_the_transfer_goes_on_with_the_next_leader(cluster: 
     cluster.restart(giver)
     cluster.wait_ready(60)
     wait_equal(cluster, absent)
+    drain(cluster, BACKLOG + 10)
+
+
+def test_a_lost_disk_is_replaced_by_a_node_that_gets_it_all_by_snapshots(cluster: Cluster) -> None:
+    """Under a new name, while traffic flows: shard 0 and the backlog's come whole."""
+    with Publisher(cluster.url, "work") as publisher:
+        publisher.wait_more(20)
+        absent = lag(cluster)
+        shutil.rmtree(absent.data_dir)
+        done(cluster, "remove", absent.id)
+        wait_settled(cluster)
+        node = add(cluster, "n4")
+        assert received(node) > BACKLOG * BODY_BYTES
+        assert node.metric("raftmq_snapshots_received_total") >= 2
+        publisher.wait_more(20)
+        wait_equal(cluster, node)
+        cluster.wait_level(60)
+        # What it has is needed now: each of the others dies in turn.
+        for other in [each for each in cluster.running if each is not node]:
+            cluster.wait_ready(60)
+            cluster.wait_level(60)
+            cluster.kill(other)
+            publisher.wait_more(20)
+            cluster.restart(other)
+        cluster.wait_ready(60)
+    assert_each_once(receive(cluster.url, "work", publisher.confirmed), publisher.confirmed)
     drain(cluster, BACKLOG + 10)
