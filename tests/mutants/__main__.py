@@ -58,7 +58,7 @@ def _hunt(work: tuple[str, int]) -> Sentence:
 
 def _row(sentence: Sentence) -> str:
     mutant = MUTANTS[sentence.name]
-    caught = sentence.checker or "SURVIVED"
+    caught = sentence.checker or f"SURVIVED {sentence.text[:300]}"
     cells = (mutant.name, mutant.judge.name, caught, sentence.tried, f"{sentence.seconds:.1f}")
     return f"| {' | '.join(map(str, cells))} |"
 

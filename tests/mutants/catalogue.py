@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from tests.mutants import changes, elections, reads, replication, snapshots
+from tests.mutants import (
+    changes,
+    elections,
+    machines,
+    reads,
+    replication,
+    service,
+    snapshots,
+    storage,
+)
 from tests.mutants.mutant import MUTANTS
 
 __all__ = ["MUTANTS"]
 
-PARTS = (elections, replication, reads, snapshots, changes)
+PARTS = (elections, replication, reads, snapshots, changes, storage, machines, service)

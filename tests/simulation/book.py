@@ -30,6 +30,7 @@ from broker.machines.commands import (
 from broker.machines.effects import Deliver, Fetched
 from broker.machines.machine import Machine
 from raftlog.messages import Entry, EntryKind
+from tests.simulation.sessions import SessionBook
 from tests.simulation.violation import Violation
 
 COUNT_EVERY = 64
@@ -58,6 +59,7 @@ class Book:
     """(queue, priority) -> the last that was delivered for the first time."""
     _hash: tuple[int, bytes] = (-1, b"")
     _counted: int = 0
+    sessions: SessionBook = field(default_factory=SessionBook)  #: of shard 0
 
     @property
     def index(self) -> int:
@@ -102,6 +104,9 @@ class Book:
             elif isinstance(command, Purge | QueueDrop):
                 self._emptied(command)
         self._settle(settles)
+        if self.shard == 0:
+            sessions = {record.id for record in self.machine.registry}
+            self.sessions.take(index, commands, sessions)
         for effect in effects:
             if type(effect) is Deliver or type(effect) is Fetched:
                 self._handed(effect)
