@@ -30,7 +30,10 @@ REMOVED_CODE = 0
 WIPED_CODE = 2
 """The exit code of a node with another disk than the known one: its operator has to act."""
 
+KNOWN_MAX = 1000
+"""Names of other nodes that are remembered until this one restarts; more are dropped."""
 STRANGERS_MAX = 64
+"""Of whom it is logged that their frames are dropped."""
 STRANGER_MS = 10_000
 """How long a peer that is not listed, or dismissed, is remembered after its last frame."""
 DISMISS_MS = 1000
@@ -42,6 +45,8 @@ class Roster:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._guests: dict[str, Peer] = {}  #: not listed, and heard lately
+        self._known: dict[str, Peer] = {}
+        """Everybody there has been: the numbers of frames go on when a node comes back."""
         self._seen = -1  #: the revision of the list that was followed
         self._refused: set[str] = set()  #: of whom it was logged
         self.follow()
@@ -67,7 +72,7 @@ class Roster:
                 self._guests.pop(node.name, None)
                 peer = cluster.peers.get(node.name)
                 if peer is None:
-                    peer = cluster.peers[node.name] = Peer(node.name, raft_id(node.name))
+                    peer = cluster.peers[node.name] = self._peer(node.name)
                 peer.host, peer.port, peer.guest = node.host, node.port, False
                 peer.known_disk = node.disk
         own = members.get(cluster.node)
@@ -135,14 +140,21 @@ class Roster:
         host, _, port = frame.endpoint.rpartition(":")
         guest = self._guests.get(name)
         if guest is None:
-            if len(self._guests) >= STRANGERS_MAX or not host or not port.isdecimal():
+            full = name not in self._known and len(self._known) >= KNOWN_MAX
+            if full or not host or not port.isdecimal():
                 return None
-            guest = self._guests[name] = Peer(name, raft_id(name), guest=True)
-            cluster.peers[name] = guest
+            guest = self._guests[name] = cluster.peers[name] = self._peer(name)
+            guest.guest = True
             cluster.names[guest.raft_id] = name
             guest.host, guest.port = host, int(port)
         guest.heard_ms = cluster.now_ms
         return guest
+
+    def _peer(self, name: str) -> Peer:
+        peer = self._known.get(name)
+        if peer is None:
+            peer = self._known[name] = Peer(name, raft_id(name))
+        return peer
 
     def _refuse(self, name: str, why: str) -> None:
         self._cluster.counters.malformed_frames += 1

@@ -45,7 +45,10 @@ class Trio:
         self.ended: dict[str, Exception] = {}
         self.told: list[p.AnyAnswer] = []
         self.on_frame: Callable[[str, str, bytes], bytes] = lambda source, target, frame: frame
-        self.disks = {name: MemoryStore(voters(config)) for name, config in self.configs.items()}
+        self.disks = {
+            name: MemoryStore(voters(config), f"disk of {name}".encode())
+            for name, config in self.configs.items()
+        }
         self.engines: dict[str, Engine] = {}
         self.boots = 0
         for name in NODES:
@@ -91,7 +94,7 @@ class Trio:
 
     def _rest(self) -> None:
         for _ in range(ROUNDS_MAX):
-            busy = [self._turn(name) for name in NODES if name in self.engines]
+            busy = [self._turn(name) for name in tuple(self.engines) if name in self.engines]
             if not any(busy):
                 return
         raise AssertionError("work without an end")
