@@ -25,7 +25,7 @@ from broker.machines.commands import (
     encode,
 )
 from broker.machines.machine import FORMAT, format_of
-from broker.peer_protocol import PeerFrame, decode_peer_frame, encode_peer_frame
+from broker.peer_protocol import PeerFrame, State, decode_peer_frame, encode_peer_frame
 from raftlog.memory_store import FIRST_INCARNATION, MemoryGroup
 from raftlog.messages import Entry
 from tests.broker.trio import CLIENT, Trio, hello
@@ -63,6 +63,41 @@ def test_a_later_checkpoint_is_refused_and_changes_nothing() -> None:
     with pytest.raises(FormatTooNew, match=rf"shard 1 has format {FORMAT + 1}.*knows {FORMAT}"):
         machine.restore(later(before))
     assert machine.snapshot() == before
+
+
+@pytest.mark.parametrize("is_later", [False, True])
+def test_a_snapshot_of_a_later_version_is_not_installed(is_later: bool) -> None:
+    """Its receiver goes on as it is, and gets it when it is of that version, too."""
+    trio = Trio(replay_commands_max=20, log_bytes_max=1 << 10)
+    trio.say(hello())
+    trio.say(p.DeclareQueue(1, "q"))
+    del trio.engines["n3"]
+    leader = trio.engines["n1"].shards[1].raft.leader
+    for number in range(250):
+        trio.say(p.Publish(2 + number, "", "q", False, 0, None, b"x" * 40_000))
+        trio.run(1)
+    trio.run(200)
+    assert trio.engines["n1"].shards[1].storage.first_index() > 20, leader
+
+    def by_a_later_version(source: str, target: str, data: bytes) -> bytes:
+        frame = decode_peer_frame(data)
+        for at, record in enumerate(frame.records):
+            if isinstance(record, State) and record.number == 0 and record.data:
+                frame.records[at] = msgspec.structs.replace(record, data=later(record.data))
+        return encode_peer_frame(frame)
+
+    if is_later:
+        trio.on_frame = by_a_later_version
+    n3 = trio.start("n3")
+    trio.run(200)
+    assert n3 is trio.engines.get("n3")
+    assert (n3.counters.snapshots_received == 0) == is_later
+    said = f"its state has format {FORMAT + 1}, and this version knows {FORMAT}"
+    assert any(said in line for line in trio.logs) == is_later
+    trio.on_frame = lambda source, target, data: data
+    trio.run(400)
+    assert n3.counters.snapshots_received
+    assert n3.shards[1].machine.state_hash() == trio.engines["n1"].shards[1].machine.state_hash()
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,8 @@ NODES = ("n1", "n2", "n3")
 class Trio:
     """A cluster of n1, n2 and n3; its one client is at home on n1."""
 
-    def __init__(self, *, shards: int = 2, audit_ms: int = 1000) -> None:
+    def __init__(self, *, shards: int = 2, audit_ms: int = 1000, **settings: int) -> None:
+        """settings: other fields of `Config`."""
         peers = tuple(Peer(name, "here", number) for number, name in enumerate(NODES, 1))
         self.configs = {
             peer.id: Config(
@@ -37,6 +38,7 @@ class Trio:
                 peer_port=peer.peer_port,
                 shards=shards,
                 audit_ms=audit_ms,
+                **settings,  # type: ignore[arg-type]
             )
             for peer in peers
         }
@@ -115,7 +117,7 @@ class Trio:
     def _send(self, name: str) -> bool:
         """Whether anything was sent, or anything is left to do."""
         engine = self.engines[name]
-        frames = engine.peer_frames()
+        frames = engine.peer_frames() + engine.part_frames()
         for target, frame in frames:
             data = self.on_frame(name, target, frame)
             if target in self.engines:
