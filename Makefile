@@ -16,7 +16,7 @@ MUTANTS ?=
 JOBS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check lint types imports fast-tests sim mutants bench bench-failover test-containers format clean
+.PHONY: help venv demo test check lint types imports fast-tests sim mutants bench bench-failover bench-depth test-containers format clean
 
 help:
 	@echo "make demo             three nodes and a Celery worker on this machine, and a node killed"
@@ -26,6 +26,7 @@ help:
 	@echo "make mutants          known bugs, put in one at a time: who catches each, how soon"
 	@echo "make bench            throughput and latency on this machine"
 	@echo "make bench-failover   how long publishing stands still when leaders are killed"
+	@echo "make bench-depth      a million messages in one queue: memory, disk, restart, drain"
 	@echo "make test-containers  a cluster in containers; needs a container engine"
 	@echo "make format           put the code into its one format"
 	@echo "make clean            remove what was built and cached; the environment stays"
@@ -71,6 +72,9 @@ bench: $(STAMP)
 
 bench-failover: $(STAMP)
 	$(BIN)/python -m tests.bench --only failover,rolling --rounds 0 --shards 9 --kills $(KILLS)
+
+bench-depth: $(STAMP)
+	$(BIN)/python -m tests.bench.depth
 
 test-containers: $(STAMP)
 	PATH="$(abspath $(BIN)):$$PATH" bash deploy/test_containers.sh

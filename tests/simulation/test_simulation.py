@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import pytest
 
+from broker.checkpointer import Checkpointer
 from broker.engine import Engine
 from broker.machines import machine
 from broker.machines.commands import Attach, Settle
 from broker.machines.effects import Confirm, Effect
 from broker.machines.lane import Lane
 from broker.machines.machine import Machine
+from broker.machines.queue import Queue
 from broker.machines.sessions import Session, SessionState
 from broker.shard import Shard
+from broker.sweeper import Sweeper
 from raftlog import leader
 from raftlog.messages import encode_message
 from raftlog.ready import Role
@@ -127,3 +130,36 @@ def test_machines_that_differ_are_caught(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(Machine, "_settle", moody)
     _must_be_caught(range(10))
+
+
+def test_a_checkpoint_that_names_the_wrong_entry_is_caught(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The state is taken after an entry that the checkpoint does not claim to have."""
+    begin = Checkpointer.begin
+
+    def early(self: Checkpointer) -> None:
+        begin(self)
+        assert self._writing is not None
+        if self._writing.index > 1:
+            self._writing.index -= 1
+            self._writing.term = self._shard.storage.term(self._writing.index)
+
+    monkeypatch.setattr(Checkpointer, "begin", early)
+    _must_be_caught(range(20))
+
+
+def test_a_sweep_that_drops_what_somebody_holds_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is checked out is overlooked when the living are counted."""
+    monkeypatch.setattr(Queue, "_been_out", lambda self, low, high: [])
+    # Either the checker sees it first, or the node that is to deliver the message.
+    seen = _must_be_caught(range(40)).checker
+    assert seen in ("every living message has its body", "assertion in broker/shard.py:message")
+
+
+def test_a_sweep_that_overlooks_copied_bodies_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(self: Sweeper, low: int, swept: object) -> None:
+        self._body = None
+
+    monkeypatch.setattr(Sweeper, "_look_at_survivors", nothing)
+    assert _must_be_caught(range(20)).checker == "liveness"
