@@ -21,6 +21,8 @@ OFFSET_BITS = 20
 COMMANDS_MAX = 1 << OFFSET_BITS
 _OFFSET_MASK = COMMANDS_MAX - 1
 _HEAD = struct.Struct("<BxxxIQ")
+TABLE_START = _HEAD.size
+"""Where the offset table of an entry begins."""
 
 
 def command_id(index: int, offset: int) -> int:
@@ -48,6 +50,20 @@ def encode_batch(now_ms: int, commands: Sequence[bytes]) -> bytes:
     assert 0 < count <= COMMANDS_MAX
     ends = struct.pack(f"<{count}I", *accumulate(map(len, commands)))
     return b"".join((_HEAD.pack(FORMAT, count, now_ms), ends, *commands))
+
+
+def table_bytes(head: bytes) -> int:
+    """Where the commands begin, by the first `TABLE_START` bytes of an entry. `BatchError`."""
+    if len(head) < TABLE_START or head[0] != FORMAT:
+        raise BatchError(f"{len(head)} bytes are not the beginning of a batch of format {FORMAT}")
+    count: int = _HEAD.unpack_from(head)[1]
+    return TABLE_START + 4 * count
+
+
+def command_ends(head: bytes) -> tuple[int, ...]:
+    """The offset table, when `head` goes as far as `table_bytes` says."""
+    count = (table_bytes(head) - TABLE_START) // 4
+    return struct.unpack_from(f"<{count}I", head, TABLE_START)
 
 
 class Batch:

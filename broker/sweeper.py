@@ -19,7 +19,15 @@ from array import array
 from bisect import bisect_left
 from typing import NamedTuple
 
-from broker.batch import COMMANDS_MAX, Batch, BatchError, command_id, offset_of
+from broker.batch import (
+    COMMANDS_MAX,
+    Batch,
+    BatchError,
+    command_ends,
+    command_id,
+    offset_of,
+    table_bytes,
+)
 from broker.shard import Shard
 
 DIED_IN_TRAFFIC = 4
@@ -29,8 +37,10 @@ DIED_IN_QUIET = 16
 
 COPY_BYTES_MAX = 1 << 20
 """Of bodies copied out in one step; one entry's always fit."""
-READ_BYTES_MAX = 8 << 20
-"""Of entries looked into in one step; one always fits."""
+WEIGHED_MAX = 64
+"""Entries with something alive that are looked into in one step: each may be cold on the disk."""
+HEAD_BYTES = 2048
+"""What is read of an entry at first: its table of a few hundred commands."""
 IDS_MAX = 1 << 16
 """Living messages asked for in one step, or those of one entry."""
 
@@ -49,7 +59,7 @@ class Sweeper:
     def __init__(self, shard: Shard, *, entries_max: int) -> None:
         """entries_max: records looked at in one step."""
         self._shard = shard
-        self._entries_max = entries_max
+        self._entries_max = self._stride = entries_max
         self._entry: int | None = None  #: the next kept entry to look at
         self._body: int | None = None  #: the next survivor to look at, when the entries are done
         self._living = 0  #: messages in kept entries and survivors, when all were looked at last
@@ -112,14 +122,15 @@ class Sweeper:
 
     def _look_at_entries(self, low: int, swept: Swept) -> None:
         storage = self._shard.storage
-        indices = storage.kept_entries(low, self._entries_max)
+        # Where the last step found much alive, it comes not so far; what is not needed is not read.
+        indices = storage.kept_entries(low, self._stride)
         if not indices:
             self._entry = None
             return
         indices = self._few(indices, command_id(1, 0))
         machine = self._shard.machine
         ids = machine.ids_between(command_id(indices[0], 0), command_id(indices[-1] + 1, 0) - 1)
-        at = copied = read = 0
+        at = copied = weighed = 0
         for index in indices:
             # Between two kept entries there may be some of which only survivors are left.
             at = bisect_left(ids, command_id(index, 0), at)
@@ -127,28 +138,37 @@ class Sweeper:
             if end == at:
                 swept.drop_entries.append(index)
                 continue
-            if copied > COPY_BYTES_MAX or read > READ_BYTES_MAX:
+            if copied > COPY_BYTES_MAX or weighed == WEIGHED_MAX:
                 self._entry = index
+                self._stride = min(self._entries_max, WEIGHED_MAX)
                 return
             size, living = self._weigh(index, ids[at:end])
-            read += size
+            weighed += 1
             if 2 * living < size:
                 self._copy_out(index, ids[at:end], swept)
                 copied += living
             at = end
         self._entry = indices[-1] + 1
+        if weighed < len(indices) // 2:
+            self._stride = self._entries_max
 
     def _weigh(self, index: int, ids: array[int]) -> tuple[int, int]:
         """(bytes of the entry, bytes of what is alive in it)."""
-        data = self._shard.storage.entry_bytes(index)
+        storage = self._shard.storage
+        head = storage.entry_bytes(index, HEAD_BYTES)
         try:
-            batch = Batch(data)
+            start = table_bytes(head)
         except BatchError:
-            self._shard.storage.entry(index)  # says which record is damaged
+            storage.entry(index)  # says which record is damaged
             raise
-        if len(ids) == batch.count:
-            return len(data), len(data)
-        return len(data), sum([len(batch.command(offset_of(id))) for id in ids])
+        if len(head) < start:
+            head = storage.entry_bytes(index, start)
+        ends = command_ends(head)
+        size = start + (ends[-1] if ends else 0)
+        if len(ids) == len(ends):
+            return size, size
+        offsets = [offset_of(id) for id in ids]
+        return size, sum([ends[at] - (ends[at - 1] if at else 0) for at in offsets])
 
     def _copy_out(self, index: int, ids: array[int], swept: Swept) -> None:
         # Verified: what is copied gets a sum of its own, which must not vouch for damage.

@@ -138,13 +138,15 @@ class LmdbGroup:
         self._store.reads.add(self.number, record.entry)
         return record.entry
 
-    def entry_bytes(self, index: int) -> bytes:
+    def entry_bytes(self, index: int, bytes_max: int) -> bytes:
         entry = self._tail.get(index) or self._read.get(index)
         if entry is not None:
-            return entry.data
+            return entry.data[:bytes_max]
         kept = self._is_kept(index)
         with self._store.begin() as txn:
-            data = self._store.records.entry_data(txn, self.number, self.state.edition, index)
+            data = self._store.records.entry_data(
+                txn, self.number, self.state.edition, index, bytes_max
+            )
         if data is None:
             raise self._missing(index, kept=kept)
         return data

@@ -170,10 +170,13 @@ class Records:
             raise CorruptRecord(self.path, Place("log", group, index), "it is missing")
         return record
 
-    def entry_data(self, txn: Txn, group: int, edition: int, index: int) -> bytes | None:
-        """The data of an entry, not verified."""
-        record = joined(txn, self.log, entry_key(group, edition, index))
-        return None if record is None else record[HEAD_BYTES:]
+    def entry_data(
+        self, txn: Txn, group: int, edition: int, index: int, bytes_max: int
+    ) -> bytes | None:
+        """The beginning of an entry's data, not verified."""
+        end = HEAD_BYTES + bytes_max
+        record = joined(txn, self.log, entry_key(group, edition, index), end)
+        return None if record is None else record[HEAD_BYTES:end]
 
     def entry_indices(
         self, txn: Txn, group: int, edition: int, low: int, high: int, limit: int
@@ -267,12 +270,18 @@ class Records:
                 of_group, of_middle, number = open_key(key)
                 if (of_group, of_middle) != (group, middle) or number > high:
                     break
+                if len(found) >= limit or parts >= LISTED_PARTS_MAX:
+                    break
                 if len(key) == KEY_BYTES:
-                    if len(found) >= limit or parts >= LISTED_PARTS_MAX:
-                        break
                     found.append(number)
-                parts += 1
-                more = cursor.next()
+                    parts += 1
+                    more = cursor.next()
+                    continue
+                # A long record: its parts are passed over, for each would be read from the disk.
+                more = cursor.set_range(entry_key(group, middle, number + 1))
+                if more:
+                    parts += _parts_before(cursor)
+                    more = cursor.next()
         return found
 
     def _unsealed(
@@ -306,10 +315,22 @@ class Records:
         txn.put(key, seal(key, data), db=self.state)
 
 
-def joined(txn: Txn, db: lmdb._Database | None, key: bytes) -> bytes | None:
-    """All parts of a record, as far as they follow one another; None when there is none."""
+def _parts_before(cursor: lmdb.Cursor[bytes]) -> int:
+    """How many parts follow the first one of the record before this place; goes to its last."""
+    cursor.prev()
+    key = cursor.key()
+    return int.from_bytes(key[KEY_BYTES:], "big")
+
+
+def joined(
+    txn: Txn, db: lmdb._Database | None, key: bytes, bytes_max: int | None = None
+) -> bytes | None:
+    """All parts of a record, as far as they follow one another; None when there is none.
+
+    bytes_max: so many of its bytes are enough.
+    """
     part = txn.get(key, db=db)
-    if part is None or len(part) != PART_BYTES:
+    if part is None or len(part) != PART_BYTES or (bytes_max or len(part) + 1) <= len(part):
         return part
     parts = [part]
     with txn.cursor(db=db) as cursor:
@@ -319,6 +340,8 @@ def joined(txn: Txn, db: lmdb._Database | None, key: bytes) -> bytes | None:
                 break  # the record ends here, or its sum will tell
             part = cursor.value()
             parts.append(part)
+            if bytes_max is not None and len(parts) * PART_BYTES >= bytes_max:
+                break
     return b"".join(parts)
 
 

@@ -100,8 +100,8 @@ class MemoryGroup:
             raise Compacted(f"entry {index}")
         return entry
 
-    def entry_bytes(self, index: int) -> bytes:
-        return self.entry(index).data
+    def entry_bytes(self, index: int, bytes_max: int) -> bytes:
+        return self.entry(index).data[:bytes_max]
 
     def kept_entries(self, low: int, limit: int) -> list[int]:
         sizes = self._entries

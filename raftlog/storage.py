@@ -75,8 +75,11 @@ class GroupStorage(Storage, Protocol):
         """
         ...
 
-    def entry_bytes(self, index: int) -> bytes:
-        """The data of such an entry, without verifying it: cheap. The same errors."""
+    def entry_bytes(self, index: int, bytes_max: int) -> bytes:
+        """The first so many bytes of such an entry's data, without verifying it: cheap.
+
+        Only what is needed of it is read from the disk. The same errors.
+        """
         ...
 
     def kept_entries(self, low: int, limit: int) -> list[int]:

@@ -36,7 +36,11 @@ def view(storage: GroupStorage, highest: int) -> list[object]:
         storage.body_ids(7, 2),
         [storage.body(id) for id in range(12)],
         [answer(lambda index=index: storage.entry(index)) for index in range(1, highest + 2)],  # type: ignore[misc]
-        [answer(lambda index=index: storage.entry_bytes(index)) for index in range(1, highest + 2)],  # type: ignore[misc]
+        [
+            answer(lambda index=index, most=most: storage.entry_bytes(index, most))  # type: ignore[misc]
+            for index in range(1, highest + 2)
+            for most in (0, 10, 4062, 4063, 9000, ALL)
+        ],
         [answer(lambda index=index: storage.term(index)) for index in range(highest + 2)],  # type: ignore[misc]
         answer(lambda: storage.entries(first, last + 1, 6000)),
         answer(lambda: storage.entries(max(1, first - 1), last + 1, ALL)),
