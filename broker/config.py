@@ -86,6 +86,7 @@ class Config:
 
     unconfirmed_bytes_max: int = 256 << 20  #: per shard, waiting to be proposed; then refused
     session_bytes_max: int = 128 << 20  #: the same of one session
+    unread_bytes_max: int = 256 << 20  #: to a client that says nothing; then its link is dropped
     proposed_bytes_max: int = 2 << 20  #: per shard, waiting for a majority; the rest waits its turn
     entry_bytes_max: int = 1 << 20  #: commands batched into one entry; one always fits
     entry_commands_max: int = 10_000

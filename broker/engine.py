@@ -177,6 +177,8 @@ class Engine:
             self._malformed(identity, error)
             return
         link = self._homes.by_identity.get(identity)
+        if link is not None:
+            link.unread = 0
         by_session, operate = self._homes.by_session, self._operations.operate
         for operation in opened.operations:
             if isinstance(operation, Hello):
@@ -363,11 +365,19 @@ class Engine:
 
     def client_frames(self) -> list[tuple[bytes, bytes]]:
         """(identity, frame) for each client there is something for."""
+        cluster = self._cluster
         frames, self._reception.denied = self._reception.denied, []
         for home in self._homes.by_session.values():
             link = home.link
             frame = home.frame()
-            if frame is not None and link is not None:
+            if frame is None or link is None:
+                continue
+            # ZeroMQ bounds what waits for a client that does not read by frames alone.
+            link.unread += len(frame)
+            if link.unread > cluster.config.unread_bytes_max:
+                cluster.log(f"session {link.session} does not read: its link is dropped")
+                self._homes.drop_link(link, cluster.now_ms)
+            else:
                 frames.append((link.identity, frame))
         return frames
 

@@ -38,6 +38,7 @@ class Link:
     hello: SessionOpen | SessionResume | None  #: asked of shard 0, not answered yet
     asked_ms: int
     session: int = 0  #: 0: not in service yet
+    unread: int = 0  #: bytes sent since the client last said anything
 
 
 @dataclass(slots=True)

@@ -34,10 +34,12 @@ def hello(**changes: object) -> protocol.Hello:
 class RawClient:
     """A DEALER to one port of a node; `greet` opens a session."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, unread_frames_max: int = 1000) -> None:
+        """unread_frames_max: then its socket takes no more from the link."""
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.linger = 1000
+        self._socket.rcvhwm = unread_frames_max
         self._socket.sndtimeo = WAIT_MS
         self._socket.connect(f"tcp://127.0.0.1:{port}")
         self.seq = 0
