@@ -37,6 +37,8 @@ STRANGERS_MAX = 64
 STRANGER_MS = 10_000
 """How long a peer that is not listed, or dismissed, is remembered after its last frame."""
 DISMISS_MS = 1000
+ADDRESS_MS = 5000
+"""How long one address is tried before the other."""
 
 
 class Roster:
@@ -47,6 +49,9 @@ class Roster:
         self._guests: dict[str, Peer] = {}  #: not listed, and heard lately
         self._known: dict[str, Peer] = {}
         """Everybody there has been: the numbers of frames go on when a node comes back."""
+        self._in_settings = {
+            peer.id: (peer.host, peer.peer_port) for peer in cluster.config.cluster_nodes
+        }
         self._seen = -1  #: the revision of the list that was followed
         self._refused: set[str] = set()  #: of whom it was logged
         self.follow()
@@ -94,12 +99,21 @@ class Roster:
                 cluster.peers.pop(name, None)
 
     def endpoints(self) -> dict[str, tuple[str, int]]:
-        """(host, port) of everybody there may be something to send to."""
-        return {
-            peer.node: (peer.host, peer.port)
-            for peer in self._cluster.peers.values()
-            if peer.host and peer.port
-        }
+        """(host, port) of everybody there may be something to send to.
+
+        Who is not heard is tried in turn at the address in the list and at the one in this
+        node's settings: a cluster may have moved while all of it was down.
+        """
+        cluster = self._cluster
+        settings_turn = cluster.now_ms // ADDRESS_MS % 2 == 1
+        endpoints = {}
+        for peer in cluster.peers.values():
+            place = (peer.host, peer.port)
+            if settings_turn and not cluster.is_heard(peer):
+                place = self._in_settings.get(peer.node, place)
+            if all(place):
+                endpoints[peer.node] = place
+        return endpoints
 
     # --- frames ---------------------------------------------------------------------------
 

@@ -240,3 +240,44 @@ def test_frames_of_another_cluster_are_dropped() -> None:
     )
     trio.engines["n1"].peer_frame(other)
     assert trio.engines["n1"].counters.malformed_frames == before + 1
+
+
+def test_a_cluster_that_moved_while_it_was_down_is_found_by_the_settings() -> None:
+    trio = settled()
+    moved = tuple(Peer(name, "there", port) for port, name in enumerate(("n1", "n2", "n3"), 1))
+    config = Config(node_id="n1", cluster_nodes=moved, peer_port=1, shards=2)
+    engine = Engine(
+        config,
+        boot=7,
+        now_ms=0,
+        store=trio.disks["n1"],
+        random=random.Random(1),
+        cluster_id=config.cluster_id,
+    )
+    seen = set()
+    for tick in range(1, 300):
+        engine.tick(50 * tick)
+        if engine.has_work():
+            trio.disks["n1"].write(engine.begin(0))
+            engine.end()
+        seen.add(engine.endpoints()["n2"])
+    assert seen == {("here", 2), ("there", 2)}
+
+
+def test_the_address_that_a_node_says_itself_comes_into_the_list() -> None:
+    trio = settled()
+    away = next(name for name in trio.engines if name != leader(trio))
+    at = leader(trio)
+    config = trio.configs[away]
+    trio.configs[away] = Config(
+        node_id=away,
+        cluster_nodes=tuple(
+            Peer(peer.id, "there" if peer.id == away else peer.host, peer.peer_port)
+            for peer in config.cluster_nodes
+        ),
+        peer_port=config.peer_port,
+        shards=2,
+    )
+    trio.start(away)
+    port = config.peer_port
+    trio.run_until(lambda: trio.engines[at].endpoints()[away] == ("there", port))
