@@ -319,6 +319,7 @@ class Engine:
                 writes.append(write)
             elif write.hard_state is not None:
                 lazy.append(write)
+        housekeeping.rest()
         self._receiver.pull()
         if self._readies:
             self.counters.turns += 1

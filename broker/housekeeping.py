@@ -96,6 +96,10 @@ class Housekeeping:
                 write = write._replace(drop_entries=entries, bodies=bodies, drop_bodies=gone)
         return write if write is not before else None
 
+    def rest(self) -> None:
+        """The turn has all it takes; what it could not take waits for the next tick."""
+        self._due.clear()
+
     def installed(self, shard: Shard) -> None:
         """A snapshot takes the place of all that this shard had on disk."""
         self._forget(shard.number)

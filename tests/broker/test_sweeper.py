@@ -282,6 +282,17 @@ def drive(group: Group, housekeeping: Housekeeping, now_ms: int, ticks: int = 1)
     return now_ms
 
 
+def test_what_a_turn_cannot_take_does_not_keep_the_node_busy(group: Group) -> None:
+    """Its write has a part of a snapshot in it, or the group has gone since the tick."""
+    housekeeping = Housekeeping(config(replay_commands_max=1), {1: group.shard})
+    housekeeping.tick(10_000)
+    assert housekeeping.due
+    housekeeping.rest()
+    assert not housekeeping.due
+    drive(group, housekeeping, 10_000, 3)
+    assert group.storage.checkpoint is not None
+
+
 def config(**limits: int) -> Config:
     return Config(shards=2, **limits)
 
