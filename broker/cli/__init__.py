@@ -1,6 +1,7 @@
 """The `raftmq` command.
 
     raftmq node          run one node of a cluster
+    raftmq node verify   name the damaged records of a stopped node (also: repair, compact)
     raftmq dev           run a whole cluster on this machine
     raftmq status        how a node and its shards are
     raftmq queue list    the queues and their depths
