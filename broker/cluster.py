@@ -70,6 +70,8 @@ class Cluster:
             NodeRecord(peer.id, peer.host, peer.peer_port, NodeState.MEMBER, founder=True)
             for peer in config.cluster_nodes
         )
+        self._targets: dict[int, Target] = {}
+        self._targets_of = -1  #: the revision of the list
         own = config.peer(self.node)
         self.head = Head(
             self.id, self.node, boot, self.address, disk, f"{own.host}:{own.peer_port}"
@@ -81,6 +83,15 @@ class Cluster:
 
     def target(self, number: int) -> Target:
         """Who should keep a group."""
+        if self._targets_of != self.members.revision:
+            self._targets_of = self.members.revision
+            self._targets.clear()
+        target = self._targets.get(number)
+        if target is None:
+            target = self._targets[number] = self._new_target(number)
+        return target
+
+    def _new_target(self, number: int) -> Target:
         listed = self.listed()
         nodes = [node.name for node in listed if node.state is NodeState.MEMBER]
         voters = replicas_of(number, nodes, self.config.replication_factor)

@@ -33,7 +33,8 @@ class Inspector:
             return
         self._count += 1
         number = self._count
-        heard = [peer for peer in self._cluster.peers.values() if self._cluster.is_heard(peer)]
+        peers = self._cluster.peers.values()
+        heard = [peer for peer in peers if self._cluster.is_heard(peer) and not peer.guest]
         self._inspections[number] = Inspection(
             home.caller.session,
             operation.seq,

@@ -134,6 +134,16 @@ class Mover:
     def _kept(self, shard: Shard) -> Kept:
         raft, membership = shard.raft, shard.raft.membership
         version = self._cluster.members.version
+        told = self._told.get(shard.number)
+        if (
+            told is not None
+            and told.version == version > 0
+            and told.term == raft.term
+            and told.voters == membership.voters
+            and told.learners == membership.learners
+            and not membership.outgoing
+        ):
+            return told  # what was safe stays so: no need to look at all progress again
         target = self._cluster.target(shard.number)
         if not _is_there(membership, target) or not _is_safe(raft.status(), shard.changed_at):
             version = 0

@@ -124,6 +124,7 @@ class Overview:
                 client_address=peer.address,
             )
             for peer in cluster.peers.values()
+            if not peer.guest
         ]
 
     def _shards(self) -> list[ShardStatus]:

@@ -182,7 +182,7 @@ class Reception:
         else:
             cluster.counters.sessions_resumed += 1
         link.session, link.hello = moved.session, None
-        others = [peer.address for peer in cluster.peers.values() if peer.address]
+        others = [p.address for p in cluster.peers.values() if p.address and not p.guest]
         home.say(
             Welcome(
                 moved.session,
