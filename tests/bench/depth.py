@@ -5,7 +5,7 @@
 Prints, at each step, the rate and the nodes' CPU for a message, their memory and their disk.
 CPU tells more than the rate where other programs run on the machine. Memory is told apart:
 RssAnon is the process's own; RssFile are pages of files, nearly all of the store's, which the
-kernel takes back when somebody needs the room.
+kernel takes back when somebody needs the room, and the node beyond `mapped_bytes_max`.
 """
 
 from __future__ import annotations
