@@ -7,7 +7,7 @@
 A restart restores the machine from the marked checkpoint and applies what came behind it. So
 what may come behind is bounded: in commands, for they take the time, and in bytes, for they
 take the room. But a deep queue has a large state, and no more is written for checkpoints than
-a fraction of what is written for the log.
+a fraction of what is written for the log, as long as a restart stays short.
 """
 
 from __future__ import annotations
@@ -44,10 +44,16 @@ class _Writing:
 class Checkpointer:
     """Makes one shard's checkpoints."""
 
-    def __init__(self, shard: Shard, *, commands_max: int, bytes_max: int) -> None:
-        """commands_max, bytes_max: what may be applied behind a checkpoint before the next."""
+    def __init__(
+        self, shard: Shard, *, commands_max: int, bytes_max: int, commands_limit: int
+    ) -> None:
+        """commands_max, bytes_max: what may be applied behind a checkpoint before the next.
+
+        commands_limit: so many are too many, however large the state is.
+        """
         self._shard = shard
         self._commands_max, self._bytes_max = commands_max, bytes_max
+        self._commands_limit = commands_limit
         self._writing: _Writing | None = None
         mark = shard.storage.checkpoint
         self._state_bytes = 0
@@ -72,9 +78,12 @@ class Checkpointer:
     def due(self) -> bool:
         """Whether one should be begun."""
         replay = self._shard.replay
+        if replay.commands < self._commands_max and replay.bytes < self._bytes_max:
+            return False
         return (
-            replay.commands >= self._commands_max or replay.bytes >= self._bytes_max
-        ) and replay.bytes >= LOG_PER_STATE * self._state_bytes
+            replay.bytes >= LOG_PER_STATE * self._state_bytes
+            or replay.commands >= self._commands_limit
+        )
 
     def begin(self) -> None:
         """Take the state as it is now, between two entries."""

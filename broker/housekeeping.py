@@ -36,6 +36,7 @@ class _Keeping:
             shard,
             commands_max=max(1, config.replay_commands_max // config.shards),
             bytes_max=config.log_bytes_max,
+            commands_limit=config.replay_commands_max,
         )
         self.sweeper = Sweeper(shard, entries_max=config.sweep_entries_max)
 

@@ -284,7 +284,7 @@ def drive(group: Group, housekeeping: Housekeeping, now_ms: int, ticks: int = 1)
 
 def test_what_a_turn_cannot_take_does_not_keep_the_node_busy(group: Group) -> None:
     """Its write has a part of a snapshot in it, or the group has gone since the tick."""
-    housekeeping = Housekeeping(config(replay_commands_max=1), {1: group.shard})
+    housekeeping = Housekeeping(config(replay_commands_max=2), {1: group.shard})
     housekeeping.tick(10_000)
     assert housekeeping.due
     housekeeping.rest()
@@ -328,7 +328,7 @@ def test_a_checkpoint_is_written_in_chunks_marked_compacted_and_restored(
 
 
 def test_a_large_state_waits_for_more_log(group: Group) -> None:
-    checkpointer = Checkpointer(group.shard, commands_max=1, bytes_max=1)
+    checkpointer = Checkpointer(group.shard, commands_max=1, bytes_max=1, commands_limit=10**9)
     group.entry(*[group.enqueue(size=1) for _ in range(500)])
     assert checkpointer.due
     checkpointer.begin()
@@ -342,8 +342,22 @@ def test_a_large_state_waits_for_more_log(group: Group) -> None:
     assert written >= LOG_PER_STATE * size
 
 
+def test_a_large_state_does_not_make_a_restart_long(group: Group) -> None:
+    """Small commands, as acknowledgements are, come to little log and much time."""
+    checkpointer = Checkpointer(group.shard, commands_max=1, bytes_max=1, commands_limit=1000)
+    group.entry(*[group.enqueue(size=1) for _ in range(5000)])
+    checkpointer.begin()
+    checkpointer.step()
+    for number in range(999):
+        assert not checkpointer.due, number
+        group.entry(c.Tick())
+    assert not checkpointer.due
+    group.entry(c.Tick())
+    assert checkpointer.due
+
+
 def test_who_receives_a_snapshot_makes_no_checkpoint_and_sweeps_nothing(group: Group) -> None:
-    housekeeping = Housekeeping(config(replay_commands_max=1), {1: group.shard})
+    housekeeping = Housekeeping(config(replay_commands_max=2), {1: group.shard})
     now_ms = drive(group, housekeeping, 10_000, 3)
     group.compact()
     before = (group.kept(), group.storage.checkpoint)
@@ -357,7 +371,7 @@ def test_who_receives_a_snapshot_makes_no_checkpoint_and_sweeps_nothing(group: G
 
 
 def test_a_checkpoint_that_another_node_reads_is_not_replaced(group: Group) -> None:
-    housekeeping = Housekeeping(config(replay_commands_max=1), {1: group.shard})
+    housekeeping = Housekeeping(config(replay_commands_max=2), {1: group.shard})
     now_ms = drive(group, housekeeping, 10_000, 3)
     mark = group.storage.checkpoint
     assert mark is not None
@@ -372,7 +386,7 @@ def test_a_checkpoint_that_another_node_reads_is_not_replaced(group: Group) -> N
 def test_the_log_stays_as_far_as_a_member_needs_it(group: Group) -> None:
     raft: Any = group.shard.raft
     raft.compactable_to = lambda: 2
-    housekeeping = Housekeeping(config(replay_commands_max=1), {1: group.shard})
+    housekeeping = Housekeeping(config(replay_commands_max=2), {1: group.shard})
     for _ in range(4):
         group.entry(group.enqueue())
     now_ms = drive(group, housekeeping, 10_000, 50)
