@@ -16,7 +16,7 @@ MUTANTS ?=
 JOBS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check lint types imports fast-tests sim mutants bench bench-failover bench-depth test-containers format clean
+.PHONY: help venv demo test check lint types imports fast-tests sim mutants bench bench-failover bench-depth bench-catch-up test-containers format clean
 
 help:
 	@echo "make demo             three nodes and a Celery worker on this machine, and a node killed"
@@ -27,6 +27,7 @@ help:
 	@echo "make bench            throughput and latency on this machine"
 	@echo "make bench-failover   how long publishing stands still when leaders are killed"
 	@echo "make bench-depth      a million messages in one queue: memory, disk, restart, drain"
+	@echo "make bench-catch-up   a node that lacks 300,000 messages catches up under traffic"
 	@echo "make test-containers  a cluster in containers; needs a container engine"
 	@echo "make format           put the code into its one format"
 	@echo "make clean            remove what was built and cached; the environment stays"
@@ -75,6 +76,8 @@ bench-failover: $(STAMP)
 
 bench-depth: $(STAMP)
 	$(BIN)/python -m tests.bench.depth
+bench-catch-up: $(STAMP)
+	$(BIN)/python -m tests.bench.catch_up
 
 test-containers: $(STAMP)
 	PATH="$(abspath $(BIN)):$$PATH" bash deploy/test_containers.sh
