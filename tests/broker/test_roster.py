@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 
+from broker import protocol as p
 from broker.changes import OK
 from broker.config import Config, Peer, raft_id
 from broker.engine import Engine
@@ -14,14 +15,14 @@ from broker.peer_protocol import PeerFrame, RaftRecord, decode_peer_frame, encod
 from raftlog.memory_store import MemoryStore
 from raftlog.messages import AppendReply, VoteRequest, encode_message
 from raftlog.ready import Role
-from tests.broker.trio import Trio
+from tests.broker.trio import Trio, hello
 
 ANSWER_TICKS = 100
 
 
-def settled() -> Trio:
+def settled(shards: int = 2) -> Trio:
     """Founded, every disk registered."""
-    trio = Trio()
+    trio = Trio(shards=shards)
     trio.run_until(
         lambda: all(
             engine.members().settled and all(node.known for node in engine.members().nodes)
@@ -52,7 +53,9 @@ def start_new(trio: Trio, name: str, port: int) -> Engine:
     """A node that was told the list when it asked whether it may join."""
     founder = trio.configs["n1"]
     peers = (*founder.cluster_nodes, Peer(name, "here", port))
-    trio.configs[name] = Config(node_id=name, cluster_nodes=peers, peer_port=port, shards=2)
+    trio.configs[name] = Config(
+        node_id=name, cluster_nodes=peers, peer_port=port, shards=founder.shards
+    )
     trio.disks[name] = MemoryStore({}, f"disk of {name}".encode())
     engine = Engine(
         trio.configs[name],
@@ -281,3 +284,55 @@ def test_the_address_that_a_node_says_itself_comes_into_the_list() -> None:
     trio.start(away)
     port = config.peer_port
     trio.run_until(lambda: trio.engines[at].endpoints()[away] == ("there", port))
+
+
+def is_settled(trio: Trio) -> bool:
+    """As every node sees it that stays."""
+    return all(
+        engine.members().settled and not engine.members().moving
+        for engine in trio.engines.values()
+        if engine.dismissed is None
+    )
+
+
+def test_shards_move_to_a_new_node_and_back_when_it_goes() -> None:
+    """What a node gave up comes back to it: the old replica's votes and acknowledgements do not."""
+    trio = settled(shards=6)
+    trio.say(hello())
+    names = [f"q{number}" for number in range(12)]
+    trio.say(*(p.DeclareQueue(1 + n, name) for n, name in enumerate(names)))
+    trio.say(*(p.Publish(30 + n, "", q, True, 0, None, b"1") for n, q in enumerate(names)))
+    ask(trio, "add", "n4", 4)
+    new = start_new(trio, "n4", 4)
+    trio.run_until(lambda: new.shards[0].applied > 0)
+    assert ask(trio, "promote", "n4")[0] == OK
+    trio.run_until(lambda: is_settled(trio))
+    trio.run(10)
+    moved = set(new.shards) - {0}
+    assert moved, "nothing has moved"
+    for number in moved:
+        keepers = [name for name, engine in trio.engines.items() if number in engine.shards]
+        assert len(keepers) == 3, "who is out has not given it up"
+    given_up = {n: set(range(6)) - set(trio.engines[n].shards) for n in ("n1", "n2", "n3")}
+    assert any(given_up.values())
+
+    assert ask(trio, "remove", "n4")[0] == OK
+    trio.run_until(lambda: new.dismissed is not None)
+    del trio.engines["n4"]
+    trio.run_until(lambda: is_settled(trio))
+    trio.say(*(p.Publish(60 + n, "", q, True, 0, None, b"2") for n, q in enumerate(names)))
+    trio.run_until(
+        lambda: all(
+            len({trio.engines[name].shards[number].applied for name in ("n1", "n2", "n3")}) == 1
+            for number in range(6)
+        )
+    )
+    for number in range(6):
+        shards = [trio.engines[name].shards[number] for name in ("n1", "n2", "n3")]
+        assert len({shard.machine.state_hash() for shard in shards}) == 1, number
+        assert len({shard.raft.membership for shard in shards}) == 1, number
+        assert len(shards[0].raft.membership.voters) == 3, number
+    for name, numbers in given_up.items():
+        for number in numbers:
+            hard_state, _ = trio.disks[name].storages[number].initial_state()
+            assert hard_state.floor_index > 0

@@ -51,6 +51,7 @@ class Checker:
     durable: dict[tuple[str, int], HardState] = field(default_factory=dict)
     hashes: int = 0  #: states that were compared
     _seen: dict[tuple[str, int], _Seen] = field(default_factory=dict)
+    _lives: set[tuple[str, int, bytes]] = field(default_factory=set)  #: node, group and disk
     _groups: dict[tuple[str, int], object] = field(default_factory=dict)  #: as they stand on disk
 
     def __post_init__(self) -> None:
@@ -66,9 +67,8 @@ class Checker:
             key = (name, number)
             hard = storages[number].initial_state()[0]
             if self._groups.get(key) is not storages[number]:
-                # Dropped and made anew, or on another disk: it has a history of its own.
                 self._groups[key] = storages[number]
-                self.durable.pop(key, None)
+                self._made_anew((name, number, node.disk.disk_id), key, hard)
             if self.durable.get(key) is not hard:
                 self._wrote(key, hard)
             seen = self._seen.get(key)
@@ -103,6 +103,16 @@ class Checker:
         revoted = hard.term == old.term and old.vote not in (0, hard.vote)
         if hard.term < old.term or hard.commit < old.commit or revoted:
             raise Violation("nothing goes back", f"{old} became {hard} on {key}")
+
+    def _made_anew(
+        self, life: tuple[str, int, bytes], key: tuple[str, int], hard: HardState
+    ) -> None:
+        """A group that was dropped has come back, or is on another disk: its own history."""
+        old = self.durable.pop(key, None)
+        if old is not None and life in self._lives and hard.term <= old.term:
+            text = f"{key} was dropped in term {old.term}, and is back in {hard.term}"
+            raise Violation("a replica made anew is of a later term", text)
+        self._lives.add(life)
 
     def _started(self, number: int, shard: Shard) -> _Seen:
         """It restored a checkpoint: its machine is compared at the next occasion."""
