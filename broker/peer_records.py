@@ -116,19 +116,18 @@ class PeerRecords:
     def _number(self, peer: Peer, frame: PeerFrame) -> bool:
         """Notice lost frames by their numbers; False for one that comes too late.
 
-        Where a connection follows another, or a process another, what was left of the old one may
-        be read after the new one's first. A delivery in it may have been settled meanwhile.
+        Where a connection follows another, what was left of the old one may be read after the new
+        one's first. A delivery in it may have been settled meanwhile. Of an older boot nothing is
+        held back: which one is older, nobody can tell, and its deliveries are of an older term.
         """
         peer.heard_ms = self._cluster.now_ms
         if frame.number == 0:
             return True  # a part of a snapshot, by another link
-        if frame.boot == peer.boot_before:
-            return False
         peer.address = frame.address
         expected = peer.number_in + 1 if frame.boot == peer.boot else 1
         known = peer.boot != 0
         if frame.boot != peer.boot:
-            peer.boot_before, peer.boot = peer.boot, frame.boot
+            peer.boot = frame.boot
             peer.leaving = False
         elif frame.number < expected:
             return False

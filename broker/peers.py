@@ -56,7 +56,6 @@ class Peer:
     node: str
     raft_id: int
     boot: int = 0  #: of its last frame; 0: never heard
-    boot_before: int = -1  #: of its last life but one
     number_in: int = 0
     number_out: int = 0
     heard_ms: int = -1_000_000_000

@@ -57,11 +57,13 @@ def _run(arguments: argparse.Namespace) -> int:
     failed, seeds, simulated_ms, confirmed = 0, 0, 0.0, 0
     faults: Counter[str] = Counter()
     seen: Counter[str] = Counter()
+    speeds: dict[str, list[float]] = {}  #: seeds, simulated and CPU seconds by what a seed is like
     start, start_cpu = time.perf_counter(), time.process_time()
     for seed in _seeds(arguments.what):
         if simulated_ms >= limit_ms:
             break
         seeds += 1
+        before = time.process_time()
         try:
             outcome = level.run(seed, chaos_ms)
         except Violation as violation:
@@ -77,6 +79,10 @@ def _run(arguments: argparse.Namespace) -> int:
             confirmed += outcome.confirmed
             faults.update(outcome.faults)
             seen.update(getattr(outcome, "seen", {}))
+            speed = speeds.setdefault(outcome.like, [0, 0.0, 0.0])
+            speed[0] += 1
+            speed[1] += outcome.simulated_ms / 1000
+            speed[2] += time.process_time() - before
     wall, cpu = time.perf_counter() - start, time.process_time() - start_cpu
     print(
         f"{arguments.level}: {seeds} seeds, {simulated_ms / 3_600_000:.2f} simulated hours, "
@@ -88,6 +94,8 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"  {kind:20} {count:7}")
     for what, count in sorted(seen.items()):
         print(f"  {what}: {count}")
+    for like, (count, simulated_s, cpu_s) in sorted(speeds.items()):
+        print(f"  {like}: {count} seeds, {simulated_s / cpu_s:.0f} simulated s per s of CPU")
     return 1 if failed else 0
 
 

@@ -23,7 +23,7 @@ from tests.simulation.node import SimNode
 from tests.simulation.violation import Violation
 
 EVERY = 16
-"""All bodies are looked at when a multiple of so many entries is applied, and at the end."""
+"""All bodies are looked at whenever so many entries more are applied, and at the end."""
 
 
 @dataclass
@@ -67,7 +67,7 @@ class CheckpointChecker:
         for number, shard in node.engine.shards.items():
             self.top[number] = max(self.top.get(number, 0), shard.applied)
             self._mark(node, number, shard.storage)
-            if shard.applied % EVERY == 0:
+            if shard.applied - self.looked.get((node.name, number), 0) >= EVERY:
                 self._bodies(node, number)
 
     def finish(self) -> None:

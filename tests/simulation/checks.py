@@ -58,12 +58,11 @@ class Checker:
         self.checkpoints = CheckpointChecker(self.nodes)
         self.history.books = self.books
 
-    def turned(self, node: SimNode) -> None:
-        """A node has taken a turn, or started."""
-        engine = node.engine
-        assert engine is not None
+    def turned(self, node: SimNode, shards: list[Shard]) -> None:
+        """A node has started, or taken a turn that changed these shards."""
         name, storages = node.name, node.disk.storages
-        for number, shard in engine.shards.items():
+        for shard in shards:
+            number = shard.number
             key = (name, number)
             hard = storages[number].initial_state()[0]
             if self._groups.get(key) is not storages[number]:

@@ -14,7 +14,7 @@ from broker.client.calls import Call
 from broker.client.consumer import Consumer, Delivery
 from broker.client.session import SessionCore
 from broker.client.window import ChannelWindow
-from broker.errors import RaftMQError
+from broker.errors import RaftMQError, SessionExpired
 from broker.machines.commands import Outcome
 from broker.protocol import (
     AnyAnswer,
@@ -28,7 +28,8 @@ from tests.simulation.network import Network
 from tests.simulation.node import SimNode
 from tests.simulation.world import World
 
-STEP_MS = 10.0
+LOOK_MS = 100.0
+"""How often it looks after its link, and repeats what has no answer."""
 HELLO_TIMEOUT_MS = 1500.0
 SILENCE_MS = 3500.0
 
@@ -59,13 +60,13 @@ class SimClient:
         history: History,
         *,
         queues: list[str],
-        publish_share: float,
+        publishes_per_s: float,
         consumes: bool,
         prefetch: int = 5,
     ) -> None:
         self.name = name
         self.history = history
-        self.publish_share = publish_share
+        self.publishes_per_s = publishes_per_s
         self.consuming = consumes
         self.stopped = False
         self.hold_ms = 200.0
@@ -80,30 +81,37 @@ class SimClient:
         self._node: SimNode | None = None
         self._heard_ms = 0.0
         self._connected_ms = 0.0
-        self._hold: list[tuple[float, Delivery]] = []
-        self._settling: list[tuple[Call, list[bytes]]] = []
+        self._acking: list[tuple[dict[int, tuple[int, int]], int, bytes]] = []
+        """What the core knows of settlements, a message and its payload, until it is confirmed."""
         self._consumers: list[Consumer] = []
         self._declared: list[Call] = []
         self._open_session()
-        self._step()
+        self._look()
+        self._publish_later()
 
     # --- the process ----------------------------------------------------------------------
 
     def _open_session(self) -> None:
         self.sessions += 1
         self.core = SessionCore(token=self._chance.randbytes(16), grace_ms=5000)
-        self._hold, self._consumers, self._declared = [], [], []
+        self._acking, self._consumers, self._declared = [], [], []
         self._node = None
         for queue in self._queues:
             self._declared.append(Call())
             self.core.request(self._declared[-1], lambda seq, queue=queue: DeclareQueue(seq, queue))  # type: ignore[misc]
-        if self.consuming:
-            window = ChannelWindow()
-            self.core.set_prefetch(window, self._prefetch)
-            for number, queue in enumerate(self._queues, start=1):
-                consumer = Consumer(number, queue, None, str(number), window)
-                self._consumers.append(consumer)
-                self.core.consume(Call(), consumer)
+
+    def _consume_declared(self) -> None:
+        """Consume, once the queues are there: from its reply on a declared queue counts."""
+        if self._consumers or not self.consuming or not all(c.done for c in self._declared):
+            return
+        window = ChannelWindow()
+        self.core.set_prefetch(window, self._prefetch)
+        for number, queue in enumerate(self._queues, start=1):
+            consumer = Consumer(number, queue, None, str(number), window)
+            self._consumers.append(consumer)
+            call = Call()
+            call.waiters.append(_Consumes(self.history, queue, call))
+            self.core.consume(call, consumer)
 
     def kill(self) -> None:
         """kill -9: its deliveries come back to others after the grace."""
@@ -116,54 +124,66 @@ class SimClient:
         self._world.note(f"{self.name} loses its link")
         self.cut(self._identity)
 
-    def _step(self) -> None:
+    def _look(self) -> None:
         if self.stopped:
             return
         if self.core.error is not None:
             self._world.note(f"{self.name}: {self.core.error}")
             self._open_session()
         self._keep_link()
-        self._work()
+        self._consume_declared()
+        self._note_acks()
         self._transmit()
-        self._world.after(STEP_MS, self._step)
+        self._world.after(LOOK_MS, self._look)
 
-    def _work(self) -> None:
-        world, random = self._world, self._chance
-        declared = all(call.done for call in self._declared)
-        if declared and self.core.unanswered < 50 and random.random() < self.publish_share:
-            for _ in range(random.randrange(1, 4)):
-                self._publish(random.choice(self._queues))
-        if self._hold:
-            due = [delivery for at, delivery in self._hold if at <= world.now]
-            self._hold = [item for item in self._hold if item[0] > world.now]
-            for delivery in due:
-                requeue = random.random() < 0.05
-                self._settle(delivery, Outcome.REQUEUE if requeue else Outcome.ACK)
+    def _publish_later(self) -> None:
+        if self.publishes_per_s and not self.stopped:
+            delay_ms = self._chance.expovariate(self.publishes_per_s / 1000)
+            self._world.after(delay_ms, self._publish_some)
 
-    def _publish(self, queue: str) -> None:
+    def _publish_some(self) -> None:
+        chance, core = self._chance, self.core
+        if not self.publishes_per_s or self.stopped:
+            return
+        if core.error is None and core.unanswered < 50 and all(c.done for c in self._declared):
+            for _ in range(chance.randrange(1, 4)):
+                self.publish(chance.choice(self._queues), chance.choice((0, 0, 0, 5, 9)))
+            self._transmit()
+        self._publish_later()
+
+    def publish(self, queue: str, priority: int = 0) -> bytes:
+        """One message; its payload."""
         self._count += 1
         payload = f"{self.name}/{self.sessions}/{self._count}".encode()
         self.history.published[payload] = queue
         call = Call()
         call.waiters.append(_Confirmed(self.history, payload, call))
-        self.core.publish(call, "", queue, False, 0, None, payload)
+        self.core.publish(call, "", queue, False, priority, None, payload)
+        return payload
 
-    def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
-        self.core.settle((delivery,), outcome)
-        if outcome is Outcome.ACK:
-            hand, id, payload = delivery.hand, delivery.message.id, delivery.payload
-            self._watch_ack(self.core, hand.settling, id, payload)
-
-    def _watch_ack(
-        self, core: SessionCore, settling: dict[int, tuple[int, int]], id: int, payload: bytes
-    ) -> None:
-        """The settlement is confirmed when the core forgets it while its session lives."""
-        if core is not self.core or core.error is not None:
+    def _work_off(self, core: SessionCore, delivery: Delivery) -> None:
+        """The application has done with a delivery, unless its process was killed meanwhile."""
+        if core is not self.core or core.error is not None or self.stopped:
             return
-        if id not in settling:
-            self.history.acked.add(payload)
+        if self._chance.random() < 0.05:
+            core.settle((delivery,), Outcome.REQUEUE)
         else:
-            self._world.after(STEP_MS, lambda: self._watch_ack(core, settling, id, payload))
+            core.settle((delivery,), Outcome.ACK)
+            id, payload = delivery.message.id, delivery.payload
+            self._acking.append((delivery.hand.settling, id, payload))
+        self._transmit()
+
+    def _note_acks(self) -> None:
+        """A settlement is confirmed when the core forgets it while its session lives."""
+        if not self._acking or self.core.error is not None:
+            return
+        acking, self._acking = self._acking, []
+        for each in acking:
+            settling, id, payload = each
+            if id in settling:
+                self._acking.append(each)
+            else:
+                self.history.acked.add(payload)
 
     # --- the link -------------------------------------------------------------------------
 
@@ -184,12 +204,15 @@ class SimClient:
         self._heard_ms = self._world.now
         answers: list[AnyAnswer] = decode_answers(frame)
         self.core.receive(answers)
-        random = self._chance
-        while self.core.events:
-            event = self.core.events.popleft()
+        core = self.core
+        self._consume_declared()
+        self._note_acks()
+        while core.events:
+            event = core.events.popleft()
             if isinstance(event, Delivery):
                 self._took(event)
-                self._hold.append((self._world.now + random.uniform(1, self.hold_ms), event))
+                hold_ms = self._chance.uniform(1, self.hold_ms)
+                self._world.after(hold_ms, lambda event=event: self._work_off(core, event))  # type: ignore[misc]
         self._transmit()
 
     def _took(self, delivery: Delivery) -> None:
@@ -241,6 +264,19 @@ class SimClient:
                 node.take(lambda engine: engine.client_frame(identity, frame))
 
         self._network.send(self.name, node.name, deliver, lambda: self.cut(identity))
+
+
+class _Consumes:
+    """Notes a consumer that was refused though its queue is declared."""
+
+    def __init__(self, history: History, queue: str, call: Call) -> None:
+        self._history, self._queue, self._call = history, queue, call
+
+    def set(self) -> None:
+        error: RaftMQError | None = self._call.error
+        if error is not None and not isinstance(error, SessionExpired):
+            text = f"a consumer of {self._queue} is refused: {error}"
+            self._history.faults.append(("what is declared is there", text))
 
 
 class _Confirmed:

@@ -19,6 +19,7 @@ class Outcome(Protocol):
     simulated_ms: float
     confirmed: int
     faults: dict[str, int]
+    like: str  #: sizes and speeds: what the speed of the simulation depends on
 
 
 class Run(Protocol):

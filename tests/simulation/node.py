@@ -7,11 +7,13 @@ or, as the process may die after the disk was done, keeps it unseen.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from broker.config import Config
 from broker.engine import Engine
 from broker.groups import voters
+from broker.shard import Shard
 from raftlog.memory_store import MemoryStore
 from raftlog.write import GroupWrite
 from tests.simulation.network import Network
@@ -19,6 +21,8 @@ from tests.simulation.world import World
 
 EPOCH_MS = 1_700_000_000_000
 WRITE_MS = (0.2, 1.0)
+WAKE_MS = 0.1
+"""From the first frame in a socket to the turn that takes it, with whatever came meanwhile."""
 
 
 class ClientEnd(Protocol):
@@ -55,7 +59,7 @@ class SimNode:
         self.paused = False
         self.clients: dict[bytes, ClientEnd] = {}
         self.clock_skew_ms = 0
-        self.on_turn: Callable[[SimNode], None] = lambda node: None
+        self.on_turn: Callable[[SimNode, list[Shard]], None] = lambda node, shards: None
         self._world, self._network, self._nodes = world, network, nodes
         self._chance = world.chance(self.name)
         self._write_ms, self._slow_until, self._stalled_until = WRITE_MS, 0.0, 0.0
@@ -67,6 +71,9 @@ class SimNode:
         self._busy = False
         self._writing: list[GroupWrite] = []  #: on their way to the disk
         self._tick_waits = False
+        self._awake = False
+        self._ended_in_pause = False
+        self._touched: list[Shard] = []  #: by the turn under way
         self.dies_installing_ms = 0.0  #: how long it is down when its next snapshot was written
         self.died_installing = 0
         self.installed = 0  #: snapshots that came to its disk
@@ -91,7 +98,8 @@ class SimNode:
             log=lambda text: self._world.note(f"{self.name}: {text}"),
         )
         self._inbox, self._busy, self._tick_waits, self.paused = [], False, False, False
-        self.on_turn(self)
+        self._awake = self._ended_in_pause = False
+        self.on_turn(self, list(self.engine.shards.values()))
         self._tick(self.boots)
 
     def crash(self) -> None:
@@ -146,6 +154,9 @@ class SimNode:
         if self.paused:
             self._world.note(f"{self.name} goes on")
             self.paused = False
+            if self._ended_in_pause:
+                self._ended_in_pause = False
+                self._end(self.boots)
             self._begin()
 
     # --- the shell around it --------------------------------------------------------------
@@ -191,7 +202,13 @@ class SimNode:
         if self.engine is None:
             return
         self._inbox.append(act)
-        if not self._busy and not self.paused:
+        if not self._busy and not self.paused and not self._awake:
+            self._awake = True
+            self._world.after(WAKE_MS, self._wake)
+
+    def _wake(self) -> None:
+        if self._awake:
+            self._awake = False
             self._begin()
 
     def connect(self, client: ClientEnd, identity: bytes) -> bool:
@@ -202,28 +219,37 @@ class SimNode:
         return True
 
     def _begin(self) -> None:
-        engine = self.engine
-        if engine is None or self._busy or self.paused:
-            return
-        inbox, self._inbox = self._inbox, []
-        for act in inbox:
-            act(engine)
-        if engine.dismissed is not None:
-            self._leave(engine)
-            return
-        if not engine.has_work():
+        """Turns, until nothing is left to do or a write is on its way."""
+        while (engine := self.engine) is not None and not self._busy and not self.paused:
+            inbox, self._inbox = self._inbox, []
+            for act in inbox:
+                act(engine)
+            if engine.dismissed is not None:
+                self._leave(engine)
+                return
+            if not engine.has_work():
+                self._send(engine)
+                return
+            writes = engine.begin(self._unix_ms())
+            # What a turn changes of a shard, its Ready says.
+            self._touched = [shard for shard, _ in engine._readies]
             self._send(engine)
-            return
-        writes = engine.begin(self._unix_ms())
-        self._send(engine)
-        self._busy, self._writing = True, writes
-        boot = self.boots
+            if not writes:
+                self._finish_turn(engine)
+                continue
+            self._busy, self._writing = True, writes
+            if self._dies_by(writes):
+                return
+            self._world.after(self._disk_delay(), partial(self._end, self.boots))
+
+    def _dies_by(self, writes: list[GroupWrite]) -> bool:
+        """Whether this node was to die when its next snapshot is written."""
         if self.dies_installing_ms and any(write.install is not None for write in writes):
             down_ms, self.dies_installing_ms = self.dies_installing_ms, 0.0
             self.died_installing += 1
             self.crash_for(down_ms)
-            return
-        self._world.after(self._disk_delay() if writes else 0.0, lambda: self._end(boot, writes))
+            return True
+        return False
 
     def _write(self, writes: list[GroupWrite]) -> None:
         self.disk.write(writes)
@@ -231,18 +257,23 @@ class SimNode:
             write.install is not None and write.install.index > 0 for write in writes
         )
 
-    def _end(self, boot: int, writes: list[GroupWrite]) -> None:
-        if self.boots != boot or self.engine is None:
+    def _end(self, boot: int) -> None:
+        """The write has ended; a process that stands still hears of it when it goes on."""
+        engine = self.engine
+        if self.boots != boot or engine is None:
             return  # crashed meanwhile
         if self.paused:
-            self._world.after(1.0, lambda: self._end(boot, writes))
+            self._ended_in_pause = True
             return
-        self._write(writes)
+        self._write(self._writing)
         self._busy, self._writing = False, []
-        self.engine.end()
-        self.on_turn(self)
-        self._send(self.engine)
+        self._finish_turn(engine)
         self._begin()
+
+    def _finish_turn(self, engine: Engine) -> None:
+        engine.end()
+        self.on_turn(self, self._touched)
+        self._send(engine)
 
     def _send(self, engine: Engine) -> None:
         for target, frame in engine.peer_frames():

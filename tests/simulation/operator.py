@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from broker.changes import OK
+from broker.changes import OK, Verdict
 from broker.config import Config, Peer
 from broker.errors import Code
 from broker.machines.members import Members, NodeState
@@ -127,19 +127,21 @@ class Operator:
             return
         engine, end = node.engine, world.now + ANSWER_MS
         number = engine.changes.begin(kind, name, "sim", int(name[1:]))
+        answers: list[Verdict | None] = []
 
         def look() -> None:
             if node.engine is not engine or world.now > end:
                 then(None)
                 return
-            answers = []
-            node.take(lambda engine: answers.append(engine.changes.answer(number)))
-            if answers and answers[0] is not None:
-                world.note(f"operator: {kind} {name}: {answers[0].code} {answers[0].text}")
+            answer = answers[-1] if answers else None
+            if answer is not None:
+                world.note(f"operator: {kind} {name}: {answer.code} {answer.text}")
                 engine.changes.end(number)
-                then(answers[0].code)
-            else:
-                world.after(ASK_MS, look)
+                then(answer.code)
+                return
+            # In a turn of the node, when it has one: a node that stands still answers nothing.
+            node.take(lambda engine: answers.append(engine.changes.answer(number)))
+            world.after(ASK_MS, look)
 
         look()
 

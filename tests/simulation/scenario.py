@@ -22,11 +22,12 @@ from tests.simulation.setting import Setting, draw_setting
 from tests.simulation.violation import Violation, noticed
 from tests.simulation.world import World
 
-QUEUES = ["alpha", "beta", "gamma"]
 PUBLISHERS, CONSUMERS, BOTH = ("p1", "p2"), ("c1", "c2"), ("b1",)
 CHAOS_MS = 20_000.0
 WARM_UP_MS = 3_000.0
 DRAIN_MS = 60_000.0
+LOOK_MS = 100.0
+"""Between two looks at what is not looked at after each turn."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Outcome:
     delivered: int
     faults: dict[str, int] = field(default_factory=dict)  #: by kind, those that did something
     seen: dict[str, int] = field(default_factory=dict)  #: what came of it, by its name
+    like: str = ""  #: sizes and speeds
 
 
 def run(
@@ -72,6 +74,7 @@ class Scenario:
         self.world = World(seed, tell)
         self.network = Network(self.world)
         self.setting = setting or draw_setting(seed)
+        self.queues = self.setting.queues
         self.nodes: dict[str, SimNode] = {}
         for config in self.setting.configs():
             self.nodes[config.node_id] = SimNode(self.world, self.network, config, self.nodes)
@@ -119,6 +122,7 @@ class Scenario:
                 "snapshots installed": sum(node.installed for node in self.nodes.values()),
                 "deaths while one was": sum(node.died_installing for node in self.nodes.values()),
             },
+            str(self.setting),
         )
 
     def while_chaos(self, act: Callable[..., object], *arguments: object) -> None:
@@ -146,7 +150,7 @@ class Scenario:
         self._await_drained()
         for client in self.clients.values():
             client.stopped = True
-        self.checker.finish(QUEUES)
+        self.checker.finish(self.queues)
 
     def _add_client(self, name: str, *, publishes: bool = False, consumes: bool = False) -> None:
         self.clients[name] = SimClient(
@@ -155,15 +159,15 @@ class Scenario:
             self.network,
             self.nodes,
             self.history,
-            queues=QUEUES,
-            publish_share=self.setting.publish_share if publishes else 0.0,
+            queues=self.queues,
+            publishes_per_s=self.setting.publishes_per_s if publishes else 0.0,
             consumes=consumes,
             prefetch=self.world.chance(f"prefetch/{name}").choice([1, 3, 10]),
         )
 
     def _until(self, time_ms: float) -> None:
         while self.world.now < time_ms:
-            self.world.run_until(min(time_ms, self.world.now + 20))
+            self.world.run_until(min(time_ms, self.world.now + LOOK_MS))
             self.checker.step()
 
     def _strike(self, fault: Fault) -> None:
@@ -184,7 +188,7 @@ class Scenario:
         for node in self.nodes.values():
             node.mend()
         for client in self.clients.values():
-            client.publish_share = 0.0
+            client.publishes_per_s = 0.0
             client.hold_ms = 5.0
 
     def _await_drained(self) -> None:
@@ -217,6 +221,6 @@ class Scenario:
             unrest += [
                 f"{node.name}: {queue.name} has {queue.ready} ready, {queue.checked_out} out"
                 for queue in status.queues
-                if queue.name in QUEUES and (queue.ready or queue.checked_out)
+                if queue.name in self.queues and (queue.ready or queue.checked_out)
             ]
         return unrest + self.checker.checkpoints.leftovers()

@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 from broker.config import Config, Peer
+from broker.ring import shard_of
 
 _CONFIG: dict[str, Callable[[Random], Any]] = {
     "replay_commands_max": lambda random: random.choice([30, 100, 400, 200_000]),
@@ -29,8 +30,25 @@ class Setting:
 
     nodes: int
     shards: int
-    publish_share: float  #: how often a publisher publishes when it may, each 10 ms
+    publishes_per_s: float  #: of each publisher; two messages each, on average
     config: dict[str, Any]
+
+    @property
+    def queues(self) -> list[str]:
+        """At least one on every shard but 0, and two with a neighbour."""
+        left, names = set(range(self.shards - 1)), []
+        for number in range(1000):
+            name = f"q{number}"
+            place = shard_of("/", name, self.shards - 1)
+            if place in left or number == 0:
+                names.append(name)
+                left.discard(place)
+            elif not left:
+                return [*names, name]
+        raise AssertionError("some shard takes no queue")
+
+    def __str__(self) -> str:
+        return f"{self.nodes} nodes x {self.shards} shards, {self.publishes_per_s:g} publishes/s"
 
     def configs(self) -> list[Config]:
         """One for each node."""
@@ -58,7 +76,7 @@ def draw_setting(seed: int) -> Setting:
     return Setting(
         nodes=choose("nodes", 3, 3, 3, 5),
         shards=choose("shards", 3, 3, 8),
-        publish_share=choose("publish_share", 0.02, 0.1, 0.3),
+        publishes_per_s=choose("publishes_per_s", 0.5, 3.0, 15.0),
         config={
             name: draw(Random(f"{seed}/setting/config/{name}")) for name, draw in _CONFIG.items()
         },

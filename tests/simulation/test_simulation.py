@@ -26,7 +26,7 @@ from raftlog.write import GroupWrite
 from tests.simulation.scenario import Scenario, run
 from tests.simulation.violation import Violation
 
-SLICE = range(1000, 1020)
+SLICE = range(1000, 1050)
 FOUND = [37, 47, 2060]
 """Seeds that once showed a bug: deliveries out of an old connection between nodes that came after
 they were settled; a removed node whose peers began to number their frames anew, and which passed

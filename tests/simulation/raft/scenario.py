@@ -45,6 +45,7 @@ class Outcome:
     reads: int
     terms: int
     faults: dict[str, int] = field(default_factory=dict)  #: by kind, those that did something
+    like: str = ""  #: sizes and speeds
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,7 @@ class Scenario:
             self._answered,
             len(checker.leaders),
             dict(sorted(self.counts.items())),
+            f"{self.setting.nodes} nodes x 1 group, {1000 / self.setting.think_ms:g} operations/s",
         )
 
     def _live(self) -> None:
