@@ -28,10 +28,11 @@ PULLED_MS = 10_000
 class _Keeping:
     """The parts that look after one shard."""
 
-    __slots__ = ("checkpointer", "shard", "sweeper")
+    __slots__ = ("checkpointer", "received", "shard", "sweeper")
 
     def __init__(self, config: Config, shard: Shard) -> None:
         self.shard = shard
+        self.received = False  #: bodies came, and nobody has looked at them since
         self.checkpointer = Checkpointer(
             shard,
             commands_max=max(1, config.replay_commands_max // config.shards),
@@ -114,7 +115,14 @@ class Housekeeping:
         for number, shard in shards.items():
             if number not in kept:
                 kept[number] = _Keeping(self._config, shard)
-            kept[number].sweeper.notice()
+            keeping = kept[number]
+            if shard.receiving:
+                keeping.received = True
+            elif keeping.received:
+                # It was given up, for the log has caught up: what came may be dead by now.
+                keeping.received = False
+                keeping.sweeper.look_at_all()
+            keeping.sweeper.notice()
         return [each for each in kept.values() if not each.shard.receiving]
 
     def _forget(self, number: int) -> None:

@@ -65,6 +65,7 @@ class Sweeper:
         self._living = 0  #: messages in kept entries and survivors, when all were looked at last
         self._before = 0  #: the log's beginning, when it was noticed last
         self._applied = 0  #: when that was compared last
+        self._reach = 0  #: the highest survivor that is alive and not before the log's beginning
         self._ahead = 0  #: a survivor that the machine did not know yet
         self.look_at_all()  # where the last life of this node was, nobody remembers
 
@@ -77,16 +78,16 @@ class Sweeper:
         """Begin a full look."""
         self._before = self._shard.storage.first_index() - 1
         self._entry = self._body = 0
-        self._living = self._count_behind(0)
+        self._living = self._count(0, self._end)
 
     def notice(self) -> None:
         """Look at the entries that the log's beginning has passed since the last time."""
         before = self._shard.storage.first_index() - 1
         if before > self._before:
-            passed, self._before = self._before, before
             if self._entry is None:
-                self._entry = passed + 1
-            self._living += self._count_behind(passed)
+                self._entry = self._before + 1
+            end, self._before = self._end, before
+            self._living += self._count(end, self._end)
 
     def compare(self) -> None:
         """Begin a full look if enough has died since the last one."""
@@ -94,7 +95,7 @@ class Sweeper:
         quiet, self._applied = applied == self._applied, applied
         if self.looking:
             return
-        died = self._living - self._count_behind(0)
+        died = self._living - self._count(0, self._end)
         died_enough = died * (DIED_IN_QUIET if quiet else DIED_IN_TRAFFIC) >= self._living
         if (died and died_enough) or (self._ahead and self._ahead <= self._known):
             self.look_at_all()
@@ -113,9 +114,13 @@ class Sweeper:
         """The highest id that the machine can know."""
         return command_id(self._shard.applied, COMMANDS_MAX - 1)
 
-    def _count_behind(self, index: int) -> int:
-        """Living messages of the entries behind `index` that are before the log's beginning."""
-        first, end = command_id(index + 1, 0), command_id(self._before + 1, 0)
+    @property
+    def _end(self) -> int:
+        """The first id behind those of kept entries and survivors."""
+        return max(command_id(self._before + 1, 0), self._reach + 1)
+
+    def _count(self, first: int, end: int) -> int:
+        """Living messages from `first` on, before `end`."""
         return self._shard.machine.count_between(first, end - 1) if first < end else 0
 
     # --- entries --------------------------------------------------------------------------
@@ -193,6 +198,10 @@ class Sweeper:
             at = bisect_left(living, id, at)
             if at == len(living) or living[at] != id:
                 swept.drop_bodies.append(id)
+            elif id >= self._end:
+                # It came for a snapshot that lay further on than the log's beginning now.
+                end, self._reach = self._end, id
+                self._living += self._count(end, self._end)
         self._body = ids[-1] + 1
 
     # --- the living -----------------------------------------------------------------------

@@ -172,6 +172,20 @@ def test_a_body_that_the_machine_cannot_know_yet_stays(group: Group) -> None:
     assert group.bodies() == []
 
 
+def test_a_body_behind_the_logs_beginning_goes_when_its_message_is_gone(group: Group) -> None:
+    """It came for a snapshot, and the entries came after all."""
+    id = command_id(group.shard.applied + 1, 0)
+    group.write(GroupWrite(1, bodies=((id, b"received"),)))
+    assert command_id(group.entry(group.enqueue()), 0) == id
+    sweeper = Sweeper(group.shard, entries_max=100)
+    group.sweep(sweeper)
+    assert group.bodies() == [id]
+    group.take(id)
+    sweeper.compare()
+    group.sweep(sweeper)
+    assert group.bodies() == [] and group.storage.first_index() == 1
+
+
 def test_a_look_at_everything_waits_until_enough_has_died(group: Group) -> None:
     index = group.entry(*[group.enqueue() for _ in range(100)])
     group.compact()
@@ -368,6 +382,20 @@ def test_who_receives_a_snapshot_makes_no_checkpoint_and_sweeps_nothing(group: G
     group.shard.receiving = ""
     drive(group, housekeeping, now_ms, 50)
     assert group.storage.checkpoint != before[1] and group.kept() != before[0]
+
+
+def test_what_came_of_a_snapshot_that_was_given_up_is_looked_at(group: Group) -> None:
+    housekeeping = Housekeeping(config(), {1: group.shard})
+    now_ms = drive(group, housekeeping, 10_000, 50)
+    group.shard.receiving = "n2"
+    now_ms = drive(group, housekeeping, now_ms, 2)
+    id = command_id(group.shard.applied + 1, 0)
+    group.write(GroupWrite(1, bodies=((id, b"received"),)))
+    assert command_id(group.entry(group.enqueue()), 0) == id
+    group.take(id)
+    group.shard.receiving = ""
+    drive(group, housekeeping, now_ms, 50)
+    assert group.bodies() == []
 
 
 def test_a_checkpoint_that_another_node_reads_is_not_replaced(group: Group) -> None:
