@@ -5,7 +5,7 @@
     raftmq dev           run a whole cluster on this machine
     raftmq status        how a node and its shards are
     raftmq queue list    the queues and their depths
-    raftmq cluster       its limits
+    raftmq cluster       its nodes and its limits, and how to change them
     raftmq demo          kill a leader under a running application
 
 Settings come from the command line, else from RAFTMQ_ environment variables, else from a
