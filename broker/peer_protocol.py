@@ -220,10 +220,14 @@ class Changed(Record, frozen=True, tag=18):
 
 
 class Dismissed(Record, frozen=True, tag=19):
-    """The receiver does not belong to the cluster: it is to stop with this exit code."""
+    """The receiver does not belong to the cluster: it is to stop with this exit code.
+
+    Unless its disk is another one: then somebody else spoke under its name.
+    """
 
     code: int
     text: str
+    disk: bytes = b""
 
 
 AnyRecord: TypeAlias = (

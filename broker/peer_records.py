@@ -167,8 +167,9 @@ class PeerRecords:
                 self._changes.asked(peer, record)
             case Changed():
                 self._changes.told(record)
-            case Dismissed(code=code, text=text):
-                self._cluster.dismissed = (code, text)
+            case Dismissed(code=code, text=text, disk=disk):
+                if disk == self._cluster.head.disk:
+                    self._cluster.dismissed = (code, text)
             case Told(number=number, value=value):
                 self._inspector.told(number, peer.node, value)
             case PullBodies():

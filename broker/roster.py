@@ -130,7 +130,7 @@ class Roster:
         record = cluster.members.get(name)
         if record is not None and record.state is NodeState.REMOVED:
             self._refuse(name, "it was removed")
-            self._dismiss(self._guest(frame), REMOVED_CODE, removed(name))
+            self._dismiss(self._guest(frame), REMOVED_CODE, removed(name), frame.disk)
             return None
         peer = cluster.peers.get(name)
         if peer is None:
@@ -141,7 +141,7 @@ class Roster:
         known = record.disk if record is not None else b""
         if (known or peer.disk) and frame.disk != (known or peer.disk):
             self._refuse(name, "its disk is not the one that is known of it")
-            self._dismiss(peer, WIPED_CODE, wiped(name))
+            self._dismiss(peer, WIPED_CODE, wiped(name), frame.disk)
             return None
         self._refused.discard(name)
         peer.disk, peer.endpoint = frame.disk, frame.endpoint
@@ -176,13 +176,13 @@ class Roster:
             self._refused.add(name)
             self._cluster.log(f"drops the frames of node '{name}': {why}")
 
-    def _dismiss(self, peer: Peer | None, code: int, text: str) -> None:
+    def _dismiss(self, peer: Peer | None, code: int, text: str, disk: bytes) -> None:
         if peer is None:
             return
         peer.trusted = False
         if self._cluster.now_ms - peer.told_ms >= DISMISS_MS:
             peer.told_ms = self._cluster.now_ms
-            peer.records.append(Dismissed(code, text))
+            peer.records.append(Dismissed(code, text, disk))
 
     def answer(self, ask: JoinAsk, charter: Charter) -> JoinAnswer:
         """Whether a node of this name may join."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from hashlib import blake2b
 
+import lmdb
 import msgspec
 import pytest
 
@@ -18,6 +19,7 @@ from broker.peer_protocol import (
     Done,
     Forward,
     Leads,
+    Lost,
     PeerFrame,
     RaftRecord,
     Relay,
@@ -25,6 +27,7 @@ from broker.peer_protocol import (
     Value,
     encode_peer_frame,
 )
+from raftlog.record import unseal
 from tests.cluster import Cluster, ClusterNode, eventually
 from tests.end_to_end.raw_client import RawClient, hello, round_trip
 
@@ -307,6 +310,32 @@ def test_a_flood_of_operations_starves_nobody(calm_cluster: Cluster) -> None:
         assert not wanted
 
 
+def test_somebody_under_a_nodes_name_takes_it_down_for_no_one(calm_cluster: Cluster) -> None:
+    """A second process of that name, with a disk of its own: it is refused, not the real one."""
+    names = ",".join(sorted(node.id for node in calm_cluster.nodes))
+    cluster = blake2b(f"test/{names}".encode(), digest_size=8).digest()
+    for node in calm_cluster.nodes:
+        named = next(other for other in calm_cluster.nodes if other is not node)
+        before = node.metric(MALFORMED)
+        with RawClient(node.peer_port) as link:
+            for number in range(1, 21):
+                frame = PeerFrame(cluster, named.id, 1, number, 0, "h:1", [Lost()], disk=b"d" * 16)
+                link.send(encode_peer_frame(frame))
+            wait_counted(node, before, 20)
+    for node in calm_cluster.nodes:
+        round_trip(node.port, f"after-{node.id}", b"still there")
+
+
+def disk_of(node: ClusterNode) -> bytes:
+    """The id of a running node's disk, without which no frame under its name is listened to."""
+    with lmdb.open(str(node.data_dir), readonly=True, lock=False, max_dbs=8) as environment:
+        meta = environment.open_db(b"meta", create=False)
+        with environment.begin(db=meta) as transaction:
+            record = transaction.get(b"disk")
+    assert record is not None
+    return unseal(b"disk", record)
+
+
 def test_a_peer_whose_records_mean_nothing(calm_cluster: Cluster) -> None:
     """What a peer of another version may send. (One that lies can do anything: the peer port
     is for peers alone.) Above all, what machines cannot apply must not get into a log."""
@@ -328,11 +357,11 @@ def test_a_peer_whose_records_mean_nothing(calm_cluster: Cluster) -> None:
         *(RaftRecord(group, 1, b"\xff\x00") for group in (-1, 0, 1, 9999)),
     ]
     for node in calm_cluster.nodes:
-        sender = next(other.id for other in calm_cluster.nodes if other is not node)
+        sender = next(other for other in calm_cluster.nodes if other is not node)
+        disk = disk_of(sender)
         before = node.metric(MALFORMED)
         with RawClient(node.peer_port) as link:
             for number, record in enumerate(records, start=1):
-                link.send(
-                    encode_peer_frame(PeerFrame(cluster, sender, 1, number, 0, "h:1", [record]))
-                )
+                frame = PeerFrame(cluster, sender.id, 1, number, 0, "h:1", [record], disk=disk)
+                link.send(encode_peer_frame(frame))
         wait_counted(node, before, 2)  # the last two Raft records at least
