@@ -10,9 +10,11 @@ import argparse
 import multiprocessing
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from tests.mutants.catalogue import MUTANTS
+from tests.mutants.judges import GROUP, RAFT
 from tests.mutants.mutant import Mutant, Sentence, hunt
 
 BEGIN, END = "<!-- mutants: begin -->", "<!-- mutants: end -->"
@@ -25,8 +27,15 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="mutants or parts; all when there are none")
     parser.add_argument("--jobs", type=int, default=1, help="how many at the same time")
     parser.add_argument("--seeds", type=int, default=0, help="in place of each one's own limit")
+    parser.add_argument(
+        "--raft", action="store_true", help="show those of one group to the simulation of Raft"
+    )
     parser.add_argument("--write", type=Path, help="a page with marks for the table")
     arguments = parser.parse_args()
+    if arguments.raft:
+        for mutant in list(MUTANTS.values()):
+            if mutant.judge is GROUP:
+                MUTANTS[mutant.name] = replace(mutant, judge=RAFT, seeds=RAFT.seeds)
     names = [mutant.name for mutant in MUTANTS.values() if _wanted(mutant, arguments.names)]
     if not names:
         parser.error(f"no mutant is called {arguments.names}")

@@ -10,6 +10,7 @@ import pytest
 from tests.mutants.mutant import Judge
 from tests.raftlog import network
 from tests.simulation import scenario
+from tests.simulation.levels import LEVELS
 from tests.simulation.violation import Violation
 
 CALLS = 4000
@@ -45,11 +46,17 @@ STEPS = Judge(
 """The golden scripts and the single steps, for what a group of such nodes cannot show, or shows
 to one seed of many thousands."""
 
+MACHINES = Judge("machines", lambda seed: _run_tests("tests/broker/machines"), seeds=1)
+"""The machines' golden scripts and properties, for what the broker around them never lets in."""
+
 STORE = Judge("store", lambda seed: _run_tests("tests/raftlog/test_lmdb_store.py"), seeds=1)
 """The store's own tests, in which what is on disk gets damaged."""
 
 GROUP = Judge("group", lambda seed: network.run(seed, CALLS), seeds=2000)
 """One Raft group in a bad network, some 100 ms a seed."""
+
+RAFT = Judge("raft", lambda seed: LEVELS["raft"].run(seed), seeds=300)
+"""One Raft group in virtual time, in place of GROUP when asked for: who is caught there too?"""
 
 CLUSTER = Judge("cluster", lambda seed: scenario.run(seed, CHAOS_MS), seeds=100)
 """The whole cluster with its clients, some seconds a seed."""

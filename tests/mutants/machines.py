@@ -11,7 +11,7 @@ from broker.machines.queue import Queue
 from broker.machines.registry import Registry
 from broker.machines.sessions import Session
 from tests.mutants.edit import edit
-from tests.mutants.judges import CLUSTER
+from tests.mutants.judges import CLUSTER, MACHINES
 from tests.mutants.mutant import mutant
 
 
@@ -106,7 +106,7 @@ def ended_session_keeps_what_it_held(patch: pytest.MonkeyPatch) -> None:
     edit(patch, Machine, "_end_session", "self._queues[holder.queue].take_back(holder)", "pass")
 
 
-@mutant(CLUSTER)
+@mutant(MACHINES)
 def settled_by_anybody(patch: pytest.MonkeyPatch) -> None:
     """A settlement counts for a message that another session holds by now."""
     edit(
