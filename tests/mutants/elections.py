@@ -164,3 +164,15 @@ def takes_over_a_commit_by_its_index_alone(patch: pytest.MonkeyPatch) -> None:
         "log.has(reply.commit_index, reply.commit_term)",
         "reply.commit_index <= log.last",
     )
+
+
+@mutant(STEPS)
+def dropped_log_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """A replica made anew under an old number votes as if it had never helped to commit."""
+    edit(
+        patch,
+        Log,
+        "is_up_to_date",
+        "max((self.last_term(), self.last), self.floor)",
+        "(self.last_term(), self.last)",
+    )

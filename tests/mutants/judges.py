@@ -19,6 +19,9 @@ CALLS = 4000
 CHAOS_MS = 12_000.0
 
 
+STEP_TESTS = ("scripts", "steps", "floor")
+
+
 class _First:
     """A plugin that remembers which test failed first."""
 
@@ -40,13 +43,15 @@ def _run_tests(*paths: str) -> None:
 
 STEPS = Judge(
     "steps",
-    lambda seed: _run_tests("tests/raftlog/test_scripts.py", "tests/raftlog/test_steps.py"),
+    lambda seed: _run_tests(*(f"tests/raftlog/test_{name}.py" for name in STEP_TESTS)),
     seeds=1,
 )
 """The golden scripts and the single steps, for what a group of such nodes cannot show, or shows
 to one seed of many thousands."""
 
-MACHINES = Judge("machines", lambda seed: _run_tests("tests/broker/machines"), seeds=1)
+MACHINES = Judge(
+    "machines", lambda seed: _run_tests("tests/broker/machines/test_scripts.py"), seeds=1
+)
 """The machines' golden scripts and properties, for what the broker around them never lets in."""
 
 STORE = Judge("store", lambda seed: _run_tests("tests/raftlog/test_lmdb_store.py"), seeds=1)

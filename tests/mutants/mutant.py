@@ -22,8 +22,8 @@ import pytest
 from tests.mutants.edit import Break
 from tests.simulation.violation import Violation, noticed
 
-RUN_S = 120
-"""How long one run may take; the slowest judge's take a few seconds."""
+RUN_S = 300
+"""How long one run may take; the slowest take a few seconds, and some tests a minute."""
 
 
 class Judge(NamedTuple):

@@ -8,6 +8,7 @@ from broker import checkpointer
 from broker.checkpointer import Checkpointer
 from broker.sweeper import Sweeper
 from raftlog import lmdb_opening, lmdb_records, record
+from raftlog.lmdb_store import LmdbStore
 from tests.mutants.edit import edit, edit_everywhere
 from tests.mutants.judges import CLUSTER, STORE
 from tests.mutants.mutant import mutant
@@ -32,6 +33,12 @@ def damaged_suffix_dropped(patch: pytest.MonkeyPatch) -> None:
 def checksum_not_compared(patch: pytest.MonkeyPatch) -> None:
     """A record's sum is written and never asked for."""
     edit_everywhere(patch, "decode_record", "actual != chain", "False", record, lmdb_records)
+
+
+@mutant(STORE)
+def writes_after_a_failed_sync(patch: pytest.MonkeyPatch) -> None:
+    """What a failed sync has left unknown is written over, as if nothing were (cockroach#37102)."""
+    patch.setattr(LmdbStore, "_refuse_after_failure", lambda self: None)
 
 
 @mutant(CLUSTER)
