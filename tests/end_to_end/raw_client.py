@@ -38,7 +38,7 @@ class RawClient:
         """unread_frames_max: then its socket takes no more from the link."""
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
-        self._socket.linger = 1000
+        self._socket.linger = WAIT_MS
         self._socket.rcvhwm = unread_frames_max
         self._socket.sndtimeo = WAIT_MS
         self._socket.connect(f"tcp://127.0.0.1:{port}")
@@ -53,7 +53,7 @@ class RawClient:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._context.destroy(linger=1000)
+        self._context.destroy(linger=WAIT_MS)
 
     def send(self, *parts: bytes) -> None:
         """One ZeroMQ message."""
