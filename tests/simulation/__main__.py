@@ -13,13 +13,13 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.simulation.levels import LEVELS
+from tests.simulation.levels import LEVELS, Level
 from tests.simulation.schedule import Fault, Script, load
 from tests.simulation.shrink import shrink
+from tests.simulation.tally import Tally
 from tests.simulation.violation import Violation
 
 
@@ -54,49 +54,30 @@ def _run(arguments: argparse.Namespace) -> int:
     level = LEVELS[arguments.level]
     chaos_ms = arguments.chaos_s * 1000 if arguments.chaos_s else level.chaos_ms
     limit_ms = arguments.hours * 3_600_000 if arguments.hours else float("inf")
-    failed, seeds, simulated_ms, confirmed = 0, 0, 0.0, 0
-    faults: Counter[str] = Counter()
-    seen: Counter[str] = Counter()
-    speeds: dict[str, list[float]] = {}  #: seeds, simulated and CPU seconds by what a seed is like
-    start, start_cpu = time.perf_counter(), time.process_time()
-    for seed in _seeds(arguments.what):
-        if simulated_ms >= limit_ms:
-            break
-        seeds += 1
-        before = time.process_time()
-        try:
-            outcome = level.run(seed, chaos_ms)
-        except Violation as violation:
-            failed += 1
-            print(f"seed {seed}: {violation}", flush=True)
-            print(
-                f"  replay: python -m tests.simulation replay {seed} --level {arguments.level}"
-                f" --chaos-s {chaos_ms / 1000:g}",
-                flush=True,
-            )
-        else:
-            simulated_ms += outcome.simulated_ms
-            confirmed += outcome.confirmed
-            faults.update(outcome.faults)
-            seen.update(getattr(outcome, "seen", {}))
-            speed = speeds.setdefault(outcome.like, [0, 0.0, 0.0])
-            speed[0] += 1
-            speed[1] += outcome.simulated_ms / 1000
-            speed[2] += time.process_time() - before
-    wall, cpu = time.perf_counter() - start, time.process_time() - start_cpu
-    print(
-        f"{arguments.level}: {seeds} seeds, {simulated_ms / 3_600_000:.2f} simulated hours, "
-        f"{confirmed} confirmed, {faults.total()} faults, {failed} failed; "
-        f"{simulated_ms / 1000 / wall:.0f} simulated seconds per second, "
-        f"{simulated_ms / 1000 / cpu:.0f} per second of CPU"
-    )
-    for kind, count in sorted(faults.items()):
-        print(f"  {kind:20} {count:7}")
-    for what, count in sorted(seen.items()):
-        print(f"  {what}: {count}")
-    for like, (count, simulated_s, cpu_s) in sorted(speeds.items()):
-        print(f"  {like}: {count} seeds, {simulated_s / cpu_s:.0f} simulated s per s of CPU")
-    return 1 if failed else 0
+    tally = Tally(arguments.level)
+    try:
+        for seed in _seeds(arguments.what):
+            if tally.simulated_ms >= limit_ms:
+                break
+            _run_one(level, seed, chaos_ms, tally)
+    except KeyboardInterrupt:
+        pass  # enough; what was seen until now is told
+    print("\n".join(tally.lines()))
+    return 1 if tally.failed else 0
+
+
+def _run_one(level: Level, seed: int, chaos_ms: float, tally: Tally) -> None:
+    before = time.process_time()
+    try:
+        outcome = level.run(seed, chaos_ms)
+    except Violation as violation:
+        tally.failed += 1
+        print(f"seed {seed}: {violation}", flush=True)
+        options = f"--level {tally.level} --chaos-s {chaos_ms / 1000:g}"
+        print(f"  replay: python -m tests.simulation replay {seed} {options}", flush=True)
+    else:
+        tally.add(outcome, time.process_time() - before)
+    tally.seeds += 1
 
 
 def _seeds(text: str) -> Iterator[int]:
