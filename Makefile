@@ -10,6 +10,7 @@ CODE := $(PACKAGES) $(wildcard tests examples deploy)
 # Ends a run that hangs in spite of the limit on every single test.
 TEST_LIMIT ?= 40m
 SEEDS ?= 1-500
+LEVEL ?= cluster
 KILLS ?= 50
 # make mutants MUTANTS="reads vote_before_fsync" shows some; JOBS=2 two at a time.
 MUTANTS ?=
@@ -63,7 +64,7 @@ test: $(STAMP)
 	timeout --foreground --kill-after=30s $(TEST_LIMIT) $(BIN)/python -m pytest -q -m "not containers" --durations=15 tests
 
 sim: $(STAMP)
-	$(BIN)/python -m tests.simulation run $(SEEDS) $(if $(HOURS),--hours $(HOURS))
+	$(BIN)/python -m tests.simulation run $(SEEDS) --level $(LEVEL) $(if $(HOURS),--hours $(HOURS))
 
 mutants: $(STAMP)
 	$(BIN)/python -m tests.mutants $(MUTANTS) --jobs $(JOBS)

@@ -41,11 +41,14 @@ class Tally:
         wall_s = time.perf_counter() - self.start_s
         cpu_s = time.process_time() - self.start_cpu_s
         simulated_s = self.simulated_ms / 1000
-        return [
+        head = (
             f"{self.level}: {self.seeds} seeds, {simulated_s / 3600:.2f} simulated hours, "
             f"{self.confirmed} confirmed, {self.faults.total()} faults, {self.failed} failed; "
             f"{simulated_s / wall_s:.0f} simulated seconds per second, "
-            f"{simulated_s / cpu_s:.0f} per second of CPU",
+            f"{simulated_s / cpu_s:.0f} per second of CPU"
+        )
+        return [
+            head,
             *[f"  {kind:20} {count:7}" for kind, count in sorted(self.faults.items())],
             *[f"  {what}: {count}" for what, count in sorted(self.seen.items())],
             *[

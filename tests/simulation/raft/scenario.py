@@ -316,6 +316,8 @@ class Scenario:
             if node is None:
                 continue
             log = node._raft.log
+            if log.snapshot is not None:
+                return False
             if node.membership != self.checker.membership and host.id in members(
                 self.checker.membership
             ):
