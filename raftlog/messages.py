@@ -53,8 +53,9 @@ class HardState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What must be durable before a promise leaves. `commit` may lag: it is only a hint.
 
     (floor_term, floor_index) is where a log ended that this disk once had of the group, and
-    has dropped. The replica votes only for logs that are at least as complete: what it had
-    acknowledged may be committed, and others may still count on its vote to protect it.
+    has dropped. The replica votes only for logs that are at least as complete, and stands only
+    with such a one: what it had acknowledged may be committed, and others may still count on it
+    to be protected by this vote.
     """
 
     term: int = 0

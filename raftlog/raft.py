@@ -203,8 +203,12 @@ class Raft:
             self._stand(transfer=False)
 
     def _may_stand(self) -> bool:
+        log = self.log
         return (
             self.leading is None
+            # Made anew, this replica votes for no log that lacks what it had acknowledged: nor
+            # for its own, while the membership that it has learned of is as old as that log.
+            and log.is_up_to_date(log.last, log.last_term())
             and is_voter(self.membership, self.id)
             and self.log.snapshot is None
             and not self._has_change(self.log.committed)

@@ -17,6 +17,7 @@ from raftlog.messages import (
     VoteRequest,
 )
 from raftlog.node import RawNode
+from raftlog.ready import Role
 from raftlog.storage import MemoryStorage
 
 DROPPED = HardState(term=5, vote=2, commit=7).after_drop(5, 9)
@@ -81,3 +82,33 @@ def test_a_log_above_the_floor_counts_by_itself() -> None:
     (reply,) = node.ready().messages
     assert isinstance(reply, PreVoteReply)
     assert not reply.granted
+
+
+def test_a_replica_made_anew_does_not_stand_with_a_log_that_it_would_not_vote_for() -> None:
+    """An old snapshot may call it a voter again, and another voter may lack as much."""
+    log = [Entry(index, 5, 0, b"") for index in range(1, 9)]
+    storage, other = MemoryStorage(Membership()), MemoryStorage(Membership(voters=(1, 2, 3)))
+    storage.set_hard_state(DROPPED)
+    storage.set_membership(Membership(voters=(1, 2, 3)))
+    for each in (storage, other):
+        each.append(log)
+    node, voter = RawNode(Config(id=3), storage), RawNode(Config(id=2), other)
+    _campaign(node, voter)
+    assert node.role is not Role.LEADER
+    assert node.term == DROPPED.term
+    storage.append([Entry(9, 5, 0, b"")])
+    node = RawNode(Config(id=3), storage)
+    _campaign(node, voter)
+    assert node.role is Role.LEADER
+
+
+def _campaign(node: RawNode, voter: RawNode) -> None:
+    """One round of pre-votes and one of votes between these two."""
+    node.campaign()
+    for _ in range(2):
+        for sender, receiver in ((node, voter), (voter, node)):
+            while sender.has_ready():
+                ready = sender.ready()
+                sender.advance(ready)
+                for message in (*ready.messages, *ready.messages_after):
+                    receiver.step(message)
