@@ -123,6 +123,7 @@ class Network:
         self.checker.applied(ready.committed)
         host.finish()
         self._check_reads(host)
+        self.checker.looked_at(host)  # before its membership changes once more
 
     def send(self, host: Host, messages: list[Message]) -> None:
         for message in messages:
@@ -262,6 +263,7 @@ class Network:
         for host in self.hosts.values():
             if host.node.id not in still:
                 host.node.tick()
+                self.checker.looked_at(host)
             while host.node.has_ready():
                 self.send(host, host.begin())
                 self.complete(host, crash=0.0)
