@@ -13,6 +13,7 @@ from __future__ import annotations
 from broker.cluster import Cluster, Kept
 from broker.config import raft_id
 from broker.machines.commands import ClusterSettle, encode
+from broker.machines.members import NodeState
 from broker.peer_protocol import Groups
 from broker.peers import Peer
 from broker.placement import HandOver, Target, Wait, majority, next_move
@@ -63,8 +64,29 @@ class Mover:
         live = cluster.live()
         for number in sorted(cluster.shards):
             shard = cluster.shards[number]
-            if shard.in_service and self._move_one(shard, cluster.target(number), live):
+            if shard.in_service and self._move_one(shard, self._target(shard), live):
                 return
+
+    def _target(self, shard: Shard) -> Target:
+        """Where the group is to be next: who leaves keeps shard 0 until it keeps nothing else.
+
+        A node without shard 0 does not learn of anything any more: what it still led would
+        stand still, and it would not even know that it is to give it away.
+        """
+        cluster, membership = self._cluster, shard.raft.membership
+        target = cluster.target(shard.number)
+        if shard.number != TOPOLOGY:
+            return target
+        kept = [cluster.kept.get(number) for number in range(1, cluster.config.shards)]
+        busy = [
+            id
+            for id in (raft_id(n.name) for n in cluster.members.in_state(NodeState.LEAVING))
+            if any(group is None or id in (*group.voters, *group.learners) for group in kept)
+        ]
+        return Target(
+            target.voters + tuple(id for id in busy if id in membership.voters),
+            target.learners + tuple(id for id in busy if id in membership.learners),
+        )
 
     def _move_one(self, shard: Shard, target: Target, live: set[int]) -> bool:
         """Whether the group is on its way, so that the others wait."""

@@ -336,3 +336,28 @@ def test_shards_move_to_a_new_node_and_back_when_it_goes() -> None:
         for number in numbers:
             hard_state, _ = trio.disks[name].storages[number].initial_state()
             assert hard_state.floor_index > 0
+
+
+def test_who_leaves_keeps_shard_0_until_it_keeps_nothing_else() -> None:
+    """Without it, it would not know that it is to give away what it leads."""
+    trio = settled(shards=6)
+    gone = leader(trio, 3)
+    at = next(name for name in trio.engines if name != gone)
+    changes = trio.engines[at].changes
+    changes.answer(changes.begin("remove", gone, "", 0))
+    for _ in range(400):
+        trio.run(1)
+        lead = trio.engines[leader(trio, 0)] if _leads(trio, 0) else None
+        if lead is not None and raft_id(gone) not in lead.shards[0].raft.membership.voters:
+            break
+        changes.answer(1)
+    else:
+        raise AssertionError("it never left shard 0")
+    others = [engine for name, engine in trio.engines.items() if name != gone]
+    for number in range(1, 6):
+        (led,) = [e.shards[number] for e in others if e.shards[number].in_service]
+        assert raft_id(gone) not in led.raft.membership.voters, f"shard {number} still has it"
+
+
+def _leads(trio: Trio, shard: int) -> bool:
+    return any(engine.shards[shard].in_service for engine in trio.engines.values())
