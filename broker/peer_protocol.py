@@ -267,6 +267,7 @@ class PeerFrame(msgspec.Struct, frozen=True, array_like=True):
     disk: bytes = b""  #: the sender's disk, see `GroupStore.disk_id`
     endpoint: str = ""  #: host:port where the other nodes reach the sender
     target_disk: bytes = b""  #: the disk that shard 0 knows of the receiver
+    target: str = ""  #: the receiver's name; another node may be at its address by now
 
 
 _encoder = msgspec.msgpack.Encoder()

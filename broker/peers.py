@@ -32,7 +32,12 @@ class Head:
     endpoint: str  #: host:port where the other nodes reach this one
 
     def frame(
-        self, number: int, topology: int, records: list[AnyRecord], target_disk: bytes = b""
+        self,
+        number: int,
+        topology: int,
+        records: list[AnyRecord],
+        target_disk: bytes = b"",
+        target: str = "",
     ) -> PeerFrame:
         """A frame of this node. number 0: one that is not counted."""
         return PeerFrame(
@@ -46,6 +51,7 @@ class Head:
             self.disk,
             self.endpoint,
             target_disk,
+            target,
         )
 
 
@@ -122,11 +128,14 @@ class Peer:
             return b""
         self.records = []
         self.number_out += 1
-        return encode_peer_frame(head.frame(self.number_out, topology, records, self.known_disk))
+        return self._encoded(head, self.number_out, topology, records)
 
     def part_frames(self, head: Head, topology: int) -> list[bytes]:
         """The parts of snapshots that wait, each in a frame of its own that is not counted."""
         parts, self.parts = self.parts, []
-        return [
-            encode_peer_frame(head.frame(0, topology, [part], self.known_disk)) for part in parts
-        ]
+        return [self._encoded(head, 0, topology, [part]) for part in parts]
+
+    def _encoded(self, head: Head, number: int, topology: int, records: list[AnyRecord]) -> bytes:
+        return encode_peer_frame(
+            head.frame(number, topology, records, self.known_disk, target=self.node)
+        )

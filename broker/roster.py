@@ -2,6 +2,7 @@
 
     a frame of             is
     another cluster        dropped
+    one for another node   dropped: the sender's list is old, and has that node at this address
     a listed node          taken; another disk than the known one: dropped, the node dismissed
     a removed node         dropped, the node dismissed
     a name not listed      taken as far as it asks: this node's copy of the list may be old
@@ -122,6 +123,9 @@ class Roster:
         cluster, name = self._cluster, frame.sender
         if frame.cluster != cluster.id or name == cluster.node:
             self._refuse(name, "it is not of this cluster")
+            return None
+        if frame.target and frame.target != cluster.node:
+            self._refuse(name, f"it is for node '{frame.target}', which was here before")
             return None
         if frame.target_disk and frame.target_disk != cluster.head.disk:
             # Before anything of it is heeded: others count on what was on the lost disk.

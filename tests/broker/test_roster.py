@@ -361,3 +361,24 @@ def test_who_leaves_keeps_shard_0_until_it_keeps_nothing_else() -> None:
 
 def _leads(trio: Trio, shard: int) -> bool:
     return any(engine.shards[shard].in_service for engine in trio.engines.values())
+
+
+def test_what_is_for_the_node_that_was_here_before_stops_nobody() -> None:
+    """A node was replaced at its address; another one comes back with an old copy of the list."""
+    trio = settled()
+    old: list[bytes] = []
+
+    def overhear(source: str, target: str, frame: bytes) -> bytes:
+        if (source, target) == ("n2", "n3"):
+            old.append(frame)
+        return frame
+
+    trio.on_frame = overhear
+    trio.run_until(lambda: bool(old))
+    engine = start_new(trio, "n6", 4)
+    before = engine.counters.malformed_frames
+    engine.peer_frame(old[-1])
+    assert engine.dismissed is None
+    assert engine.counters.malformed_frames == before + 1
+    trio.engines["n3"].peer_frame(old[-1])
+    assert trio.engines["n3"].dismissed is None
