@@ -116,7 +116,7 @@ def test_a_leader_without_a_majority_that_stays_is_caught(monkeypatch: pytest.Mo
 def test_a_snapshot_that_is_forgotten_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """A follower waits for ever."""
     monkeypatch.setattr(Leader, "_time_snapshots", lambda self: None)
-    assert _caught(range(150)).checker.startswith("liveness")
+    assert _caught(range(200)).checker.startswith("liveness")
 
 
 def test_a_failing_scenario_is_shortened_and_replayed_from_a_file(
