@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from broker.shard import Shard
+from broker.shard import Replay, Shard
 from raftlog.messages import Membership
 from raftlog.write import CHUNK_BYTES_MAX, Mark
 
@@ -38,6 +38,7 @@ class _Writing:
     term: int
     membership: Membership
     state: bytes
+    replay: Replay  #: what it saves a restart from applying, once it is whole
     number: int = 0  #: of the next chunk
 
 
@@ -91,9 +92,10 @@ class Checkpointer:
         assert self._writing is None
         index = shard.applied
         state = shard.machine.snapshot()
-        self._writing = _Writing(index, shard.storage.term(index), shard.raft.membership, state)
+        term, membership = shard.storage.term(index), shard.raft.membership
+        self._writing = _Writing(index, term, membership, state, shard.replay)
         self._state_bytes = len(state)
-        shard.replay.clear()
+        shard.replay = Replay()
 
     def step(self) -> Piece:
         """The next piece of the one under way."""
@@ -110,4 +112,6 @@ class Checkpointer:
 
     def give_up(self) -> None:
         """Forget the one under way; the next mark removes what is on disk of it."""
+        if self._writing is not None:  # it may have been chosen, and not begun
+            self._shard.replay.add(self._writing.replay)
         self._writing = None

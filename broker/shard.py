@@ -61,6 +61,11 @@ class Replay:
         """There is a checkpoint of all that."""
         self.commands = self.bytes = 0
 
+    def add(self, more: Replay) -> None:
+        """There will be no checkpoint of that."""
+        self.commands += more.commands
+        self.bytes += more.bytes
+
 
 class Shard:
     """One group's Raft node, machine and inbox on this node."""

@@ -370,6 +370,21 @@ def test_a_large_state_does_not_make_a_restart_long(group: Group) -> None:
     assert checkpointer.due
 
 
+def test_a_checkpoint_that_is_given_up_is_due_again_at_once(group: Group) -> None:
+    checkpointer = Checkpointer(group.shard, commands_max=5, bytes_max=1 << 30, commands_limit=5)
+    for _ in range(5):
+        group.entry(c.Tick())
+    checkpointer.give_up()  # before it was begun
+    commands, size = group.shard.replay.commands, group.shard.replay.bytes
+    checkpointer.begin()
+    assert not checkpointer.due
+    group.entry(c.Tick())
+    checkpointer.give_up()
+    assert checkpointer.due
+    assert group.shard.replay.commands == commands + 1
+    assert group.shard.replay.bytes > size
+
+
 def test_who_receives_a_snapshot_makes_no_checkpoint_and_sweeps_nothing(group: Group) -> None:
     housekeeping = Housekeeping(config(replay_commands_max=2), {1: group.shard})
     now_ms = drive(group, housekeeping, 10_000, 3)
