@@ -176,3 +176,15 @@ def dropped_log_forgotten(patch: pytest.MonkeyPatch) -> None:
         "max((self.last_term(), self.last), self.floor)",
         "(self.last_term(), self.last)",
     )
+
+
+@mutant(STEPS)
+def stands_with_less_than_was_acknowledged(patch: pytest.MonkeyPatch) -> None:
+    """A replica made anew stands by an old membership, with a log that it would not vote for."""
+    edit(
+        patch,
+        Raft,
+        "_may_stand",
+        "and log.is_up_to_date(log.last, log.last_term())",
+        "",
+    )
