@@ -89,7 +89,7 @@ class Node:
         self._residence = Residence(data_file, config.mapped_bytes_max)
         self._scheduled = False
         self._clients_waiting = self._peers_waiting = True
-        self._ticks = 0
+        self._ticks = self._commits = 0
         self._leave_by: float | None = None  #: told to stop: when it will at the latest
         self._endpoints: dict[str, tuple[str, int]] = {}
         self._watched: set[int] = set()  #: descriptors of monitors that the loop looks at
@@ -158,7 +158,17 @@ class Node:
         self._loop.call_at(self._next_tick, self._tick)
         self._turn()
         with self._ending_on_failure():
+            self._collect_garbage()
             self._scrub()
+
+    def _collect_garbage(self) -> None:
+        """Where no write has come since the last tick, and has done that by the way."""
+        if self._exit is None or self._exit.done():
+            return
+        commits = self.engine.counters.commits
+        if commits == self._commits:
+            self._store.collect_garbage()
+        self._commits = commits
 
     def _scrub(self) -> None:
         """Look for damage in what nobody needs just now: told, and nobody is stopped for it."""

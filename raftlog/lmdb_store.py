@@ -268,6 +268,17 @@ class LmdbStore:
             cache.forget_from(group, 0, storage.last_index())
         self._dropped[group] = self._garbage[group] = state
 
+    def collect_garbage(self) -> bool:
+        """Delete a portion of what nothing leads to any more; False when there is none.
+
+        Writes do that by the way; this is for a node that writes nothing. Raise `StoreFailed`.
+        """
+        if not self._garbage:
+            return False
+        self._refuse_after_failure()
+        self._commit(self._collect)
+        return True
+
     def _put(self, txn: Txn, plans: list[Plan]) -> None:
         for plan in plans:
             plan.group.put(txn, plan)

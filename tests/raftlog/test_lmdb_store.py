@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from raftlog.errors import Compacted, SnapshotUnavailable, Unavailable
+from raftlog.lmdb_garbage import PORTION
 from raftlog.lmdb_opening import TAIL_ENTRIES
 from raftlog.lmdb_records import DATABASES
 from raftlog.lmdb_store import Identity, LmdbStore
 from raftlog.lmdb_verify import verify_directory
 from raftlog.memory_store import MemoryStore
 from raftlog.messages import Entry, EntryKind, HardState, Membership, Snapshot
-from raftlog.record import HEAD_BYTES, encode_record, entry_key, seal, turn_bytes
+from raftlog.record import HEAD_BYTES, encode_record, entry_key, group_key, seal, turn_bytes
 from raftlog.store_errors import (
     CorruptRecord,
     StoreCorrupt,
@@ -253,6 +254,24 @@ def test_recent_entries_cost_no_read(opened: Open, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(LmdbStore, "begin", refuse)
     assert store.group(0).entries(1, 31, 1 << 20) == entries
     assert store.group(0).term(17) == 1
+
+
+def test_garbage_goes_also_where_nothing_is_written(opened: Open, tmp_path: Path) -> None:
+    with opened() as store:
+        fill(store, 7, 3 * PORTION)
+        store.drop_group(7)
+        rounds = 0
+        while store.collect_garbage():
+            rounds += 1
+        assert rounds == 4
+    left: list[bytes] = []
+
+    def look(txn: lmdb.Transaction, dbs: dict[str, object]) -> None:
+        with txn.cursor(db=dbs["log"]) as cursor:
+            left.extend(bytes(key) for key, _ in cursor)
+
+    on_disk(tmp_path, look)
+    assert not [key for key in left if key.startswith(group_key(7))]
 
 
 def test_values_of_the_broker(opened: Open) -> None:
