@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from broker.cluster import Cluster
-from broker.config import NODE_NAME, PORT_MAX, raft_id
+from broker.config import NODE_NAME, PORT_MAX, WILDCARDS, raft_id
 from broker.errors import Code
 from broker.machines.commands import NodeAdd, NodePromote, NodeRemove, encode
 from broker.machines.members import NODES_MAX, NodeRecord, NodeState
@@ -112,10 +112,16 @@ class Changes:
     def _add(self, wish: Change) -> Verdict | None:
         name, members = wish.node, self._cluster.members
         if not NODE_NAME.fullmatch(name):
-            text = f"{name!r} is no name for a node: use letters, digits, dots, dashes and _"
+            text = (
+                f"{name!r} is no name for a node: use 1 to 64 letters, digits, dots, dashes and "
+                f"underscores, a letter or digit first"
+            )
             return Verdict(Code.INVALID_ARGUMENT, text)
         if not wish.host or not 0 < wish.port <= PORT_MAX:
             text = f"{wish.host}:{wish.port} is no address: give host and peer port, as in h:7651"
+            return Verdict(Code.INVALID_ARGUMENT, text)
+        if wish.host in WILDCARDS:
+            text = f"{wish.host} is no address to connect to: give the host of {name} itself"
             return Verdict(Code.INVALID_ARGUMENT, text)
         known = members.get(name)
         if known is not None:
@@ -251,7 +257,8 @@ class Changes:
             silent = sorted(node for node in after if raft_id(node) not in live)
             if len(after) - len(silent) < majority(len(after)):
                 return (
-                    f"shard {number} would have no majority: of {', '.join(sorted(after))} "
-                    f"{', '.join(silent)} is not heard; start or remove that one first"
+                    f"shard {number} would have no majority: its nodes would be "
+                    f"{', '.join(sorted(after))}, and {', '.join(silent)} cannot be heard; "
+                    f"start or remove what is silent first"
                 )
         return ""

@@ -18,6 +18,8 @@ HTTP_PORT = 7652
 PORT_MAX = 65_535
 PORTS = ("port", "peer_port", "http_port")
 NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+HOST_NAME = re.compile(r"[A-Za-z0-9._-]{1,253}|[0-9A-Fa-f:.]{2,45}(%[A-Za-z0-9._-]{1,15})?")
+"""A host's name or address, of IPv4 or IPv6. What is none could not even be connected to."""
 FRAME_OVERHEAD_BYTES = 64 << 10
 """Room for the names and numbers beside a message's body and headers."""
 MAY_BE_ZERO = ("grace_ms", "audit_ms", "scrub_bytes_per_s")
@@ -270,6 +272,7 @@ def parse_addresses(text: str) -> tuple[Peer, ...]:
 def split_address(text: str) -> tuple[str, int]:
     """(host, port) of `host:port`; ("", 0) when it is no such thing."""
     host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) <= PORT_MAX:
+    host = host.removeprefix("[").removesuffix("]")
+    if not HOST_NAME.fullmatch(host) or not port.isdecimal() or not 0 < int(port) <= PORT_MAX:
         return "", 0
-    return host.strip("[]"), int(port)
+    return host, int(port)

@@ -76,8 +76,17 @@ def test_a_wrong_join_is_refused(text: str) -> None:
         parse_addresses(text)
 
 
+@pytest.mark.parametrize(
+    "text", ["h h:1", "tcp://1.2.3.4:7", "*:7", "a/b:7", "x" * 254 + ":7", "[:7", "a\n:7"]
+)
+def test_what_nobody_could_connect_to_is_no_address(text: str) -> None:
+    assert split_address(text) == ("", 0)
+
+
 def test_addresses_may_be_of_both_kinds() -> None:
     assert split_address("[::1]:7651") == ("::1", 7651)
+    assert split_address("fe80::1%eth0:7651") == ("fe80::1%eth0", 7651)
+    assert split_address("my_node.local:7651") == ("my_node.local", 7651)
     assert parse_addresses("a:1, b:2") == (Peer("", "a", 1), Peer("", "b", 2))
 
 
