@@ -42,7 +42,8 @@ class Fault(NamedTuple):
     arguments: dict[str, Any]
 
 
-class Kind(NamedTuple, Generic[Scene]):
+@dataclass(frozen=True)
+class Kind(Generic[Scene]):
     """A kind of fault. `strike` returns False when there was nothing to do it to."""
 
     every_ms: float  #: how often it strikes where it is on, on average, give or take a factor
