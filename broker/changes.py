@@ -258,7 +258,7 @@ class Changes:
             if len(after) - len(silent) < majority(len(after)):
                 return (
                     f"shard {number} would have no majority: its nodes would be "
-                    f"{', '.join(sorted(after))}, and {', '.join(silent)} cannot be heard; "
+                    f"{', '.join(sorted(after))}, and {', '.join(silent)} is not heard; "
                     f"start or remove what is silent first"
                 )
         return ""

@@ -138,6 +138,13 @@ class Config:
                     f"--cluster-nodes: {id!r} is no name for a node: use 1 to 64 letters, digits, "
                     f"dots, dashes and underscores"
                 )
+        for peer in self.cluster_nodes:
+            if peer.host in WILDCARDS or not HOST_NAME.fullmatch(peer.host):
+                # Its own address too: a node tells it to the others, who connect to it.
+                raise ConfigError(
+                    f"--cluster-nodes: {peer.host!r} of {peer.id} is no host that other nodes "
+                    f"can connect to: give its name or address; where to listen is --peer-host"
+                )
         if self.node_id not in ids:
             raise ConfigError(
                 f"--node-id {self.node_id!r} is not one of --cluster-nodes ({', '.join(ids)}): "

@@ -58,6 +58,8 @@ def test_any_text_is_parsed_or_refused(text: str) -> None:
         ({"node_id": "n9"}, r"--node-id 'n9' is not one of --cluster-nodes \(n1, n2, n3\)"),
         ({"cluster_nodes": (*THREE, Peer("n2", "other", 1))}, "names a node twice"),
         ({"cluster_nodes": (*THREE, Peer("n4", "10.0.0.1", 7651))}, "the same address"),
+        ({"cluster_nodes": (*THREE, Peer("n4", "0.0.0.0", 7651))}, "'0.0.0.0' of n4 is no host"),
+        ({"cluster_nodes": (*THREE, Peer("n4", "a b", 7651))}, "'a b' of n4 is no host"),
         ({"cluster_nodes": (*THREE, Peer("a b", "x", 1))}, "'a b' is no name for a node"),
         ({"cluster_nodes": (*THREE, Peer("n" * 65, "x", 1))}, "is no name for a node"),
         ({"cluster_name": ""}, "--cluster-name is empty"),
