@@ -278,28 +278,31 @@ class Engine:
 
     def has_work(self) -> bool:
         """Whether a turn would do anything."""
+        if self._housekeeping.due or self._receiver.has_work():
+            return True
         topology = self._cluster.shard_zero.applied
-        return (
-            self._housekeeping.due
-            or self._receiver.has_work()
-            or any(
-                shard.raft.has_ready() or (shard.inbox.size and shard.can_propose(topology))
-                for shard in self.shards.values()
-            )
-        )
+        for shard in self.shards.values():
+            raft = shard.raft
+            if not raft.quiet and raft.has_ready():
+                return True
+            if shard.inbox.size and shard.can_propose(topology):
+                return True
+        return False
 
     def begin(self, unix_ms: int) -> list[GroupWrite]:
         """Propose what waits, stamped with Unix time, and collect what must be written."""
         self._cluster.unix_ms = unix_ms
         housekeeping, writes, lazy = self._housekeeping, [], []
         for number, shard in self.shards.items():
-            if shard.serving_term or shard.inbox.size:
+            raft = shard.raft
+            if shard.inbox.size or (shard.serving_term and not raft.quiet):
                 self._propose(shard, unix_ms)
-            if not (shard.raft.has_ready() or shard.receiving or housekeeping.due):
+            news = not raft.quiet and raft.has_ready()
+            if not (news or shard.receiving or housekeeping.is_due(number)):
                 continue  # nearly every shard, in nearly every turn
-            write, needed = GroupWrite(number), False
-            ready = shard.raft.ready() if shard.raft.has_ready() else None
-            if ready is not None:
+            write, needed, ready = GroupWrite(number), False, None
+            if news:
+                ready = raft.ready()
                 self._readies.append((shard, ready))
                 for message in ready.messages:
                     if type(message) is SnapshotRequest:
@@ -313,7 +316,7 @@ class Engine:
             )
             if part is not None:
                 write, needed = write._replace(bodies=part.bodies, chunks=part.chunks), True
-            elif housekeeping.due and (more := housekeeping.add_to(write)) is not None:
+            elif housekeeping.is_due(number) and (more := housekeeping.add_to(write)) is not None:
                 write, needed = more, True
             if needed:
                 writes.append(write)
@@ -349,8 +352,9 @@ class Engine:
     def peer_frames(self) -> list[tuple[str, bytes]]:
         """One frame for each peer there is something for."""
         cluster, frames = self._cluster, []
+        head, topology = cluster.head, cluster.shard_zero.applied
         for node, peer in cluster.peers.items():
-            frame = peer.frame(cluster.head, cluster.shard_zero.applied)
+            frame = peer.frame(head, topology)
             if frame:
                 frames.append((node, frame))
         return frames
@@ -369,8 +373,9 @@ class Engine:
         cluster = self._cluster
         frames, self._reception.denied = self._reception.denied, []
         for home in self._homes.by_session.values():
-            link = home.link
-            frame = home.frame()
+            if not (home.answers or home.confirms):
+                continue
+            link, frame = home.link, home.frame()
             if frame is None or link is None:
                 continue
             # ZeroMQ bounds what waits for a client that does not read by frames alone.

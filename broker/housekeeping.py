@@ -61,6 +61,10 @@ class Housekeeping:
         """Whether the next turn has something to write."""
         return bool(self._due)
 
+    def is_due(self, number: int) -> bool:
+        """Whether the next turn has something to write for this shard."""
+        return number in self._due
+
     def tick(self, now_ms: int) -> None:
         """Find out what is due."""
         self._now_ms = now_ms

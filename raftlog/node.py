@@ -54,12 +54,12 @@ class RawNode:
         "_emitted",
         "_leader",
         "_outstanding",
-        "_quiet",
         "_raft",
         "_role",
         "_term",
         "_vote",
         "id",
+        "quiet",
     )
 
     def __init__(self, config: Config, storage: Storage) -> None:
@@ -72,9 +72,10 @@ class RawNode:
         self._term, self._vote, self._commit = hard_state.term, hard_state.vote, raft.log.committed
         self._leader, self._role = raft.leader, raft.role
         self._outstanding: Ready | None = None
-        #: `has_ready` has said no, and nothing has happened since: a host of many groups asks
-        #: every one of them in every turn.
-        self._quiet = False
+        #: `has_ready` has said no, and nothing has happened since: for hosts of many groups,
+        #: which would ask every one of them in every turn. Term and role are then what the last
+        #: Ready found.
+        self.quiet = False
 
     # --- what it is ----------------------------------------------------------------------
 
@@ -143,7 +144,7 @@ class RawNode:
         raft = self._raft
         raft.tick()
         leading = raft.leading
-        if self._quiet and (
+        if self.quiet and (
             (leading is not None and leading.flush_wanted)
             or raft.role is not self._role
             or raft.term != self._term
@@ -151,7 +152,7 @@ class RawNode:
             or raft.messages
             or raft.messages_after
         ):
-            self._quiet = False
+            self.quiet = False
 
     def idle_ticks(self) -> int:
         """How many ticks from now would do nothing but count, if nothing else comes.
@@ -180,12 +181,12 @@ class RawNode:
 
     def campaign(self) -> None:
         """Stand for election now, if this node may."""
-        self._quiet = False
+        self.quiet = False
         self._raft.campaign()
 
     def step(self, message: Message) -> None:
         """Take a message from another node."""
-        self._quiet = False
+        self.quiet = False
         self._raft.step(message)
 
     def propose(self, data: bytes) -> int:
@@ -193,7 +194,7 @@ class RawNode:
 
         Raise `ProposalDropped` (not leader, transferring, too many uncommitted bytes).
         """
-        self._quiet = False
+        self.quiet = False
         leading = self._raft.leading
         if leading is None:
             raise ProposalDropped(DropReason.NOT_LEADER)
@@ -204,7 +205,7 @@ class RawNode:
 
         Raise `ProposalDropped` (also while another change is not applied) or `ChangeInvalid`.
         """
-        self._quiet = False
+        self.quiet = False
         leading = self._raft.leading
         if leading is None:
             raise ProposalDropped(DropReason.NOT_LEADER)
@@ -212,7 +213,7 @@ class RawNode:
 
     def apply_conf_change(self, change: Change) -> Membership:
         """Apply a change that a Ready has given as committed, before its `advance`."""
-        self._quiet = False
+        self.quiet = False
         return self._raft.apply_change(change)
 
     def read_index(self, context: bytes | int) -> None:
@@ -221,7 +222,7 @@ class RawNode:
         A follower asks its leader. The answer may never come: ask again when the leader or
         the term changes, and after a deadline. Raise `ReadRefused`.
         """
-        self._quiet = False
+        self.quiet = False
         self._raft.read_index(context)
 
     def transfer_leader(self, target: int) -> bool:
@@ -229,13 +230,13 @@ class RawNode:
 
         Until it is done, or given up after an election timeout, proposals are refused.
         """
-        self._quiet = False
+        self.quiet = False
         leading = self._raft.leading
         return leading is not None and leading.transfer(target)
 
     def report_unreachable(self, member: int) -> None:
         """Messages to this member were dropped."""
-        self._quiet = False
+        self.quiet = False
         if self._raft.leading is not None:
             self._raft.leading.unreachable(member)
 
@@ -252,7 +253,7 @@ class RawNode:
 
         False when this node has sent it none, leads no more, or has given it up.
         """
-        self._quiet = False
+        self.quiet = False
         leading = self._raft.leading
         return leading is not None and leading.snapshot_progress(member)
 
@@ -264,7 +265,7 @@ class RawNode:
 
     def report_snapshot(self, member: int, ok: bool) -> None:
         """The snapshot sent to this member has arrived there, or has failed to."""
-        self._quiet = False
+        self.quiet = False
         if self._raft.leading is not None:
             self._raft.leading.snapshot_reported(member, ok)
 
@@ -277,7 +278,7 @@ class RawNode:
         wait: ticks until this node asks, at least 1, for whoever knows an order in which the
         members should stand; without it chance decides.
         """
-        self._quiet = False
+        self.quiet = False
         raft = self._raft
         if raft.leading is not None:
             raft.leading.unreachable(member)
@@ -288,10 +289,10 @@ class RawNode:
 
     def has_ready(self) -> bool:
         """Whether `ready` has something to say; False until the last one has advanced."""
-        if self._quiet or self._outstanding is not None:
+        if self.quiet or self._outstanding is not None:
             return False
-        self._quiet = not self._has_news()
-        return not self._quiet
+        self.quiet = not self._has_news()
+        return not self.quiet
 
     def _has_news(self) -> bool:
         raft = self._raft
@@ -371,7 +372,7 @@ class RawNode:
     def advance(self, ready: Ready) -> None:
         """Everything `ready` asked for is done: written, sent and applied."""
         assert ready is self._outstanding, "this Ready is not the last one"
-        self._outstanding, self._quiet = None, False
+        self._outstanding, self.quiet = None, False
         raft, log = self._raft, self._raft.log
         if ready.committed:
             log.applied_to(ready.committed[-1].index)

@@ -19,6 +19,7 @@ from raftlog.errors import Compacted
 from raftlog.membership import decode_change, next_membership
 from raftlog.messages import Entry, EntryKind, Membership
 from raftlog.storage import GroupStorage
+from raftlog.write import Mark
 from tests.simulation.node import SimNode
 from tests.simulation.violation import Violation
 
@@ -66,8 +67,11 @@ class CheckpointChecker:
         assert node.engine is not None
         for number, shard in node.engine.shards.items():
             self.top[number] = max(self.top.get(number, 0), shard.applied)
-            self._mark(node, number, shard.storage)
-            if shard.applied - self.looked.get((node.name, number), 0) >= EVERY:
+            mark, key = shard.storage.checkpoint, (node.name, number)
+            if mark is not None and self.marks.get(key) != mark.index:
+                self.marks[key] = mark.index
+                self._marked(node, number, shard.storage, mark)
+            if shard.applied - self.looked.get(key, 0) >= EVERY:
                 self._bodies(node, number)
 
     def finish(self) -> None:
@@ -99,11 +103,8 @@ class CheckpointChecker:
 
     # --- the fold -------------------------------------------------------------------------
 
-    def _mark(self, node: SimNode, number: int, storage: GroupStorage) -> None:
-        mark, key = storage.checkpoint, (node.name, number)
-        if mark is None or self.marks.get(key) == mark.index:
-            return
-        self.marks[key] = mark.index
+    def _marked(self, node: SimNode, number: int, storage: GroupStorage, mark: Mark) -> None:
+        """A node has a new checkpoint."""
         self.checkpoints += 1
         state = b"".join(map(storage.chunk, range(mark.chunks)))
         at = f"shard {number} on {node.name} at {mark.index}"
