@@ -62,7 +62,7 @@ class Plan(NamedTuple):
 class LmdbGroup:
     """One group: a `GroupStorage`. `LmdbStore` writes it by `plan`, `put` and `remember`."""
 
-    __slots__ = ("_read", "_sizes", "_store", "_tail", "log_bytes", "number", "state")
+    __slots__ = ("_linked", "_read", "_sizes", "_store", "_tail", "log_bytes", "number", "state")
 
     def __init__(self, store: Reader, number: int, state: GroupState, sizes: Sequence[int]) -> None:
         """Use `LmdbStore.group`. sizes: bytes of data of each entry behind the beginning."""
@@ -71,6 +71,7 @@ class LmdbGroup:
         self.log_bytes = sum(sizes)  #: of data of the entries behind the log's beginning
         self._sizes = array("I", sizes)  # of each of them
         self._store = store
+        self._linked = (0, 0)  # index and chain of the record read last: the next must follow it
         self._tail = store.tail.of_group(number)
         self._read = store.reads.of_group(number)
 
@@ -202,17 +203,33 @@ class LmdbGroup:
     # --- reading from the disk -----------------------------------------------------------
 
     def _from_disk(self, indices: Iterable[int], bytes_max: int) -> list[OpenRecord]:
-        """The log's records of `indices` until `bytes_max` is passed."""
+        """The log's records of `indices` until `bytes_max` is passed.
+
+        A record read after the one before it must follow it: so all that a restart replays is
+        proved to be one history.
+        """
         found, size = [], 0
         records, edition = self._store.records, self.state.edition
         with self._store.begin() as txn:
             for index in indices:
                 record = records.entry_of_log(txn, self.number, edition, index)
+                self._follow(index, record)
                 found.append(record)
                 size += len(record.entry.data)
                 if size > bytes_max:
                     break
         return found
+
+    def _follow(self, index: int, record: OpenRecord) -> None:
+        state, (before, chain) = self.state, self._linked
+        if index == state.before_index + 1:
+            before, chain = state.before_index, state.before_chain
+        if index == before + 1 and record.previous != chain:
+            place = Place("log", self.number, index)
+            raise CorruptRecord(
+                self._store.records.path, place, f"it does not follow entry {index - 1}"
+            )
+        self._linked = (index, record.chain)
 
     def _is_kept(self, index: int) -> bool:
         """Whether `index` lies before the log's beginning. Raise `Unavailable` behind it."""
@@ -324,6 +341,8 @@ class LmdbGroup:
         old, write, entries = self.state, plan.write, plan.write.entries
         tail, reads, number = self._store.tail, self._store.reads, self.number
         self.state = plan.state
+        if write.install is not None or plan.gone:
+            self._linked = (0, 0)  # what was read may be of another history
         before = old.before_index
         if write.install is not None:
             tail.forget_from(number, 0, old.last_index)
