@@ -113,7 +113,7 @@ def test_what_is_no_address_of_a_peer_is_named_and_touches_nothing(tmp_path: Pat
     words = node_words(tmp_path)
     nodes = words.index("--cluster-nodes") + 1
     words[nodes] = f"{words[nodes]},n2:no such host:7651"
-    assert_refused(raftmq(*words, cwd=tmp_path), "--cluster-nodes", "no such host:7651", "n2")
+    assert_refused(raftmq(*words, cwd=tmp_path), "--cluster-nodes", "no such host", "n2")
     assert list(tmp_path.iterdir()) == []
 
 
