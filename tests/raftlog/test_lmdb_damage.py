@@ -221,7 +221,7 @@ def test_an_old_entry_of_another_history_is_named_and_put_back(path: Path) -> No
     with open_store(path) as store:
         group = store.group(7)
         assert group.entries(59, 60, 1 << 20) == [entry(59)]
-        with pytest.raises(CorruptRecord, match="entry 60 .* does not follow entry 59"):
+        with pytest.raises(CorruptRecord, match=r"entry 60 .* does not follow entry 59"):
             group.entries(60, 61, 1 << 20)
     put_back(path, Place("log", 7, 60))
     assert_whole(path)
