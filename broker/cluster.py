@@ -61,6 +61,7 @@ class Cluster:
         self.names: dict[int, str] = {}  #: by Raft id, of all nodes there have ever been
         self.kept: dict[int, Kept] = {}  #: by shard
         self.leaving = False  #: this node is about to stop, and gives away what it leads
+        self.adrift = False  #: it hears no leader of shard 0, and gives away what it leads
         self.dismissed: tuple[int, str] | None = None  #: this node is to stop: (exit code, why)
         self.shard_zero = shards[TOPOLOGY]
         self.topology = self.shard_zero.machine.topology

@@ -1,8 +1,12 @@
-"""A node that is told to stop first gives away what it leads: no election has to be waited for.
+"""A node that is to lead nothing gives away what it leads: no election has to be waited for.
 
 serving --- told to stop ---> leaving: each shard led here goes to the voter that has most of
                               its log, of those that are heard and do not leave themselves
         --- all are led by others, or nobody could ---> gone
+
+serving --- no leader of shard 0 is heard for `link_lost_ms` ---> adrift: the same; it knows of no
+                              new session, so what it leads stands still for their clients
+        --- one is heard again ---> serving
 """
 
 from __future__ import annotations
@@ -14,12 +18,29 @@ from broker.ring import succession
 from broker.shard import Shard
 from raftlog.ready import Role
 
+_ADRIFT = "hears no leader of shard 0; whoever does takes over what is led here"
+_FOUND = "hears a leader of shard 0 again"
+
 
 class Departure:
     """The way out of a node that leads shards."""
 
     def __init__(self, cluster: Cluster, leadership: Leadership) -> None:
         self._cluster, self._leadership = cluster, leadership
+        self._led_ms = cluster.now_ms  #: when a leader of shard 0 was last known
+
+    def tick(self) -> None:
+        """Look whether this node is adrift, and go on giving away when it is, or leaves."""
+        cluster = self._cluster
+        if cluster.shard_zero.raft.leader:
+            self._led_ms = cluster.now_ms
+        adrift = cluster.now_ms - self._led_ms >= cluster.config.link_lost_ms
+        if adrift is not cluster.adrift:
+            cluster.adrift = adrift
+            cluster.log(f"node {cluster.node} {_ADRIFT if adrift else _FOUND}")
+            self._leadership.announce()
+        if cluster.leaving or adrift:
+            self.go_on()
 
     def begin(self) -> None:
         """From here on this node wants to lead nothing."""

@@ -236,8 +236,7 @@ class Engine:
             shard.full = False
         self._housekeeping.tick(now_ms)
         self._upkeep.tick()
-        if self._cluster.leaving:
-            self._departure.go_on()
+        self._departure.tick()
         self._sender.tick()
         self._receiver.tick()
 

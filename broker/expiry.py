@@ -61,4 +61,5 @@ class Expiry:
         if record.node == self._cluster.node:
             return record.id in self._homes.by_session
         peer = self._cluster.peers.get(record.node)
-        return not leads or (peer is not None and self._cluster.is_heard(peer))
+        # One that leaves, or hears no leader of shard 0, cannot close what it keeps.
+        return not leads or (peer is not None and self._cluster.is_heard(peer) and not peer.leaving)

@@ -55,6 +55,6 @@ class Leadership:
                 return
 
     def _tell(self, shards: list[tuple[int, int]]) -> None:
-        leads = Leads(shards, self._cluster.leaving)
+        leads = Leads(shards, self._cluster.leaving or self._cluster.adrift)
         for peer in self._cluster.peers.values():
             peer.records.append(leads)

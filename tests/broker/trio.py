@@ -120,7 +120,7 @@ class Trio:
         frames = engine.peer_frames() + engine.part_frames()
         for target, frame in frames:
             data = self.on_frame(name, target, frame)
-            if target in self.engines:
+            if data and target in self.engines:  # b"": it is lost
                 self._do(target, lambda other, data=data: other.peer_frame(data))  # type: ignore[misc]
         for identity, frame in engine.client_frames():
             if identity == CLIENT:
