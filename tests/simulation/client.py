@@ -67,6 +67,7 @@ class SimClient:
         self.name = name
         self.history = history
         self.publishes_per_s = publishes_per_s
+        self.publishing = publishes_per_s > 0
         self.consuming = consumes
         self.stopped = False
         self.hold_ms = 200.0
@@ -145,11 +146,16 @@ class SimClient:
         chance, core = self._chance, self.core
         if not self.publishes_per_s or self.stopped:
             return
-        if core.error is None and core.unanswered < 50 and all(c.done for c in self._declared):
+        if core.unanswered < 50 and self.may_publish:
             for _ in range(chance.randrange(1, 4)):
                 self.publish(chance.choice(self._queues), chance.choice((0, 0, 0, 5, 9)))
             self._transmit()
         self._publish_later()
+
+    @property
+    def may_publish(self) -> bool:
+        """Whether its session lives, and the queues are declared."""
+        return self.core.error is None and all(call.done for call in self._declared)
 
     def publish(self, queue: str, priority: int = 0) -> bytes:
         """One message; its payload."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from tests.simulation.world import World
 
 CALM_MS = (0.1, 1.0)
+FOR_EVER = float("inf")
 LATE_MS = 300.0
 """How late a frame of an old connection may come after the new one's first."""
 

@@ -57,6 +57,7 @@ class SimNode:
         self.engine: Engine | None = None
         self.boots = 0
         self.paused = False
+        self.held = False  #: it stays down or paused until it is mended
         self.clients: dict[bytes, ClientEnd] = {}
         self.clock_skew_ms = 0
         self.on_turn: Callable[[SimNode, list[Shard]], None] = lambda node, shards: None
@@ -124,7 +125,7 @@ class SimNode:
 
     def restart(self) -> None:
         """Start, unless that has happened, or would be for nothing."""
-        if self.engine is None and not self.gone:
+        if self.engine is None and not self.gone and not self.held:
             self.start()
 
     def lose_disk(self) -> None:
@@ -151,7 +152,7 @@ class SimNode:
 
     def resume(self) -> None:
         """SIGCONT."""
-        if self.paused:
+        if self.paused and not self.held:
             self._world.note(f"{self.name} goes on")
             self.paused = False
             if self._ended_in_pause:
@@ -169,8 +170,13 @@ class SimNode:
         """A write that begins now ends after this."""
         self._stalled_until = self._world.now + for_ms
 
+    def hold(self) -> None:
+        """Whatever was to start it again or have it go on does not, until it is mended."""
+        self.held = True
+
     def mend(self) -> None:
         """Everything about it is well again."""
+        self.held = False
         self._slow_until = self._stalled_until = self.dies_installing_ms = 0.0
         self.resume()
         self.restart()

@@ -63,7 +63,7 @@ class Operator:
     def replace(self, place: int) -> bool:
         """A member's disk is lost, when all the others have what was on it."""
         name = self._one_of_members(place)
-        if self.busy or name is None or not self._all_is_well():
+        if self.busy or name is None or not self.all_is_well():
             return False
         self.busy = f"{name} is replaced"
         node = self._scene.nodes[name]
@@ -172,7 +172,7 @@ class Operator:
         names = [name for name in names if name in self._scene.nodes]
         return names[place % len(names)] if len(names) >= 3 else None
 
-    def _all_is_well(self) -> bool:
+    def all_is_well(self) -> bool:
         """No change runs, and every member's disk is registered on every node that lives."""
         lists = [
             node.engine.shards[0].machine.members

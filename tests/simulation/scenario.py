@@ -1,6 +1,7 @@
 """A cluster, its clients and the faults of one seed; then peace, and the reckoning.
 
-    start -> traffic -> faults as scheduled -> peace: all works, nothing new -> drained?
+    start -> traffic -> faults as scheduled -> in some seeds peace for a majority (majority.py)
+          -> peace: all works, nothing new -> drained?
 
 `run(seed)` is the way in for tests.
 """
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from tests.simulation.checks import Checker
 from tests.simulation.client import History, SimClient
 from tests.simulation.faults import CLUSTER
+from tests.simulation.majority import Majority
 from tests.simulation.network import Network
 from tests.simulation.node import SimNode
 from tests.simulation.operator import Operator
@@ -87,6 +89,7 @@ class Scenario:
         self.counts: Counter[str] = Counter()  #: faults that did something, by kind
         self.chaos_ms = chaos_ms
         self.peace = False
+        self.majority = Majority(self)
         self.faults = self._draw(seed) if faults is None else faults
 
     def _draw(self, seed: int) -> list[Fault]:
@@ -120,6 +123,7 @@ class Scenario:
             dict(sorted(self.counts.items())),
             {
                 "snapshots installed": sum(node.installed for node in self.nodes.values()),
+                "majorities that went on alone": int(bool(self.majority.broken)),
                 "deaths while one was": sum(node.died_installing for node in self.nodes.values()),
             },
             str(self.setting),
@@ -136,7 +140,7 @@ class Scenario:
         world = self.world
         for node in self.nodes.values():
             node.start()
-        self._until(2000)
+        self.until(2000)
         for name in PUBLISHERS:
             self._add_client(name, publishes=True)
         for name in CONSUMERS:
@@ -145,8 +149,10 @@ class Scenario:
             self._add_client(name, publishes=True, consumes=True)
         for fault in self.faults:
             world.at(fault.at_ms, lambda fault=fault: self._strike(fault))
-        self._until(WARM_UP_MS + self.chaos_ms)
-        self._make_peace()
+        self.until(WARM_UP_MS + self.chaos_ms)
+        self.majority.run()
+        self.world.note("peace")
+        self.heal()
         self._await_drained()
         for client in self.clients.values():
             client.stopped = True
@@ -165,7 +171,7 @@ class Scenario:
             prefetch=self.world.chance(f"prefetch/{name}").choice([1, 3, 10]),
         )
 
-    def _until(self, time_ms: float) -> None:
+    def until(self, time_ms: float) -> None:
         while self.world.now < time_ms:
             self.world.run_until(min(time_ms, self.world.now + LOOK_MS))
             self.checker.step()
@@ -180,9 +186,8 @@ class Scenario:
 
     # --- peace ----------------------------------------------------------------------------
 
-    def _make_peace(self) -> None:
-        """Everything works again; nothing new is published."""
-        self.world.note("peace")
+    def heal(self) -> None:
+        """Everything works again; nothing new is published by itself."""
         self.peace = True
         self.network.heal()
         for node in self.nodes.values():
@@ -195,7 +200,7 @@ class Scenario:
         """Progress is owed: a leader everywhere, all answers, empty queues."""
         end = self.world.now + DRAIN_MS
         while self.world.now < end:
-            self._until(self.world.now + 500)
+            self.until(self.world.now + 500)
             if not self._unrest():
                 return
         raise Violation("liveness", f"no rest within {DRAIN_MS:g} ms of peace: {self._unrest()}")
