@@ -71,6 +71,10 @@ class Pauses:
     longest_s: float = 0.0
     _last: float | None = field(default=None, repr=False)
 
+    def begin(self, now_s: float) -> None:
+        """From here on publishes follow one another: what was before is no pause."""
+        self._last = now_s
+
     def confirmed(self, now_s: float) -> None:
         if self._last is not None:
             self.longest_s = max(self.longest_s, now_s - self._last)
@@ -105,6 +109,7 @@ class _Demo:
         self.say("the worker runs tasks (prefork, 2 processes)")
 
         third = self.tasks // 3
+        self.pauses.begin(time.monotonic())
         for number in range(1, third):
             send(number)
         killed = self._kill_leader()

@@ -42,3 +42,6 @@ def test_the_longest_pause_is_between_two_confirms() -> None:
     for now_s in (10.0, 10.5, 13.5, 13.6):
         pauses.confirmed(now_s)
     assert (pauses.count, pauses.longest_s) == (4, 3.0)
+    pauses.begin(20.0)  # the first task of a worker was waited for
+    pauses.confirmed(20.5)
+    assert (pauses.count, pauses.longest_s) == (5, 3.0)
