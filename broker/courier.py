@@ -138,9 +138,10 @@ class Courier:
             self._operations.answered(home, place, result, seq)
 
     def _relay(self, session: int, answer: AnyAnswer) -> None:
-        peer = self._peer_of(session)
-        if peer is not None:
-            peer.relay(session, encode_answer(answer))
+        record = self._registry.get(session)
+        peer = self._peers.get(record.node) if record is not None else None
+        if record is not None and peer is not None:
+            peer.relay(session, record.epoch, encode_answer(answer))
         elif (home := self._homes.by_session.get(session)) is not None and home.link is not None:
             home.answers.append(encode_answer(answer))
 

@@ -47,6 +47,7 @@ class Home:
 
     caller: Caller
     epoch: int
+    since: int  #: the epoch with which its link began; what was sent before is late
     grace_ms: int
     link: Link | None  #: None: lost
     lost_ms: int = 0  #: when the link was lost

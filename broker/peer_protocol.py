@@ -86,10 +86,15 @@ class Again(Record, frozen=True, tag=6):
 
 
 class Relay(Record, frozen=True, tag=7):
-    """Encoded answers for a client whose home the receiver is."""
+    """Encoded answers for a client whose home the receiver is.
+
+    `epoch` is the session's as the sender knows it. What was sent before the session came back to
+    the receiver is late: it may have been settled from another home meanwhile.
+    """
 
     session: int
     answers: list[bytes]
+    epoch: int = 0
 
 
 class Leads(Record, frozen=True, tag=8):

@@ -143,9 +143,10 @@ class PeerRecords:
                 self._step(peer, group, incarnation, message)
             case Forward(shard=number, commands=commands):
                 self._forwarded(peer, number, commands, frame.topology)
-            case Relay(session=session, answers=answers):
+            case Relay(session=session, answers=answers, epoch=epoch):
                 home = self._homes.by_session.get(session)
-                if home is not None and home.link is not None:
+                # What is dropped here is sent again: the client says what it holds when it is back.
+                if home is not None and home.link is not None and not 0 < epoch < home.since:
                     home.answers += answers
             case Done():
                 self._answers.done(peer.node, record)

@@ -78,7 +78,7 @@ class Peer:
     records: list[AnyRecord] = field(default_factory=list)
     parts: list[Bodies | State] = field(default_factory=list)  #: of snapshots
     forwards: dict[int, list[tuple[int, bytes]]] = field(default_factory=dict)
-    relays: dict[int, list[bytes]] = field(default_factory=dict)
+    relays: dict[tuple[int, int], list[bytes]] = field(default_factory=dict)
     done: dict[tuple[int, int], dict[int, list[int]]] = field(default_factory=dict)
 
     def confirm(self, shard: int, index: int, session: int, seq: int) -> None:
@@ -92,11 +92,11 @@ class Peer:
         else:
             seqs.append(seq)
 
-    def relay(self, session: int, answer: bytes) -> None:
-        """An encoded answer for a session at home there."""
-        answers = self.relays.get(session)
+    def relay(self, session: int, epoch: int, answer: bytes) -> None:
+        """An encoded answer for a session at home there since `epoch`, or before."""
+        answers = self.relays.get((session, epoch))
         if answers is None:
-            self.relays[session] = [answer]
+            self.relays[session, epoch] = [answer]
         else:
             answers.append(answer)
 
@@ -115,7 +115,9 @@ class Peer:
         """
         records = self.records
         if self.relays:
-            records += [Relay(session, answers) for session, answers in self.relays.items()]
+            records += [
+                Relay(session, answers, epoch) for (session, epoch), answers in self.relays.items()
+            ]
             self.relays = {}
         if self.forwards:
             records += [Forward(shard, commands) for shard, commands in self.forwards.items()]

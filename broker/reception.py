@@ -162,10 +162,12 @@ class Reception:
         home = self._homes.by_session.get(moved.session)
         if home is None:
             caller = Caller(moved.session, record.vhost, 0, self._cluster.node)
-            home = Home(caller, moved.epoch, record.grace_ms, None, now_ms)
+            home = Home(caller, moved.epoch, moved.epoch, record.grace_ms, None, now_ms)
             self._homes.by_session[moved.session] = home
-        elif home.link is not None and home.link is not link:
-            self._homes.drop_link(home.link, now_ms)
+        elif home.link is not link:
+            home.since = moved.epoch
+            if home.link is not None:
+                self._homes.drop_link(home.link, now_ms)
         home.epoch = moved.epoch
         home.link = link
         home.lost_ms = now_ms
