@@ -288,6 +288,8 @@ def test_dev_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
 def test_dev_ends_when_a_node_cannot_start(tmp_path: Path) -> None:
     port = free_ports(3)
     with socket.socket() as listener:
+        # As nodes do: what listened there a moment ago may have left links behind.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", port + 1))
         listener.listen()
         began = time.monotonic()
