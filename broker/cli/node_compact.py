@@ -10,19 +10,11 @@ from pathlib import Path
 
 import click
 
-from broker.errors import ConfigError
-from raftlog.store_errors import StoreError, StoreLocked, StoreTooNew, StoreUnusable
+from broker.cli.directory import data_dir_option, directory_errors
 
 
 @click.command("compact")
-@click.option(
-    "--data-dir",
-    envvar="RAFTMQ_DATA_DIR",
-    show_envvar=True,
-    default="raftmq-data",
-    show_default=True,
-    help="Where the node keeps its log.",
-)
+@data_dir_option
 def compact(data_dir: str) -> None:
     """Give back the disk space that a stopped node's file does not need any more.
 
@@ -31,10 +23,6 @@ def compact(data_dir: str) -> None:
     # Late: the other commands start without loading the store.
     from raftlog.lmdb_compaction import compact_directory
 
-    try:
+    with directory_errors():
         sizes = compact_directory(Path(data_dir))
-    except (StoreLocked, StoreUnusable, StoreTooNew) as error:
-        raise ConfigError(str(error)) from error
-    except StoreError as error:
-        raise click.ClickException(str(error)) from error
     click.echo(f"{data_dir}: {sizes.before} bytes before, {sizes.after} now")

@@ -17,20 +17,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
+from broker.cli.directory import directory_errors
 from broker.cli.node_verify import as_text, verified
 from broker.cli.settings import make_config, node_options
 from broker.config import Config
 from broker.errors import ConfigError
 from broker.peer_protocol import EntryPart
 from raftlog.messages import Entry, EntryKind
-from raftlog.store_errors import (
-    Place,
-    RepairRefused,
-    StoreError,
-    StoreLocked,
-    StoreTooNew,
-    StoreUnusable,
-)
+from raftlog.store_errors import Place, RepairRefused
 
 if TYPE_CHECKING:
     from raftlog.lmdb_repair import Repair
@@ -65,12 +59,8 @@ def repair(**settings: Any) -> None:
     Takes the options of `raftmq node`, and listens on the node's own peer port meanwhile.
     """
     config = make_config(settings)
-    try:
+    with directory_errors():
         code = repair_node(config, click.echo)
-    except (StoreLocked, StoreUnusable, StoreTooNew) as error:
-        raise ConfigError(str(error)) from error
-    except StoreError as error:
-        raise click.ClickException(str(error)) from error
     sys.exit(code)
 
 

@@ -11,14 +11,8 @@ from pathlib import Path
 import click
 import msgspec
 
-from broker.errors import ConfigError
-from raftlog.store_errors import (
-    StoreCorrupt,
-    StoreError,
-    StoreLocked,
-    StoreTooNew,
-    StoreUnusable,
-)
+from broker.cli.directory import data_dir_option, directory_errors
+from raftlog.store_errors import StoreCorrupt
 
 WHAT_NOW = (
     "Entries, bodies and chunks can be healed from the other nodes: raftmq node repair. Do not "
@@ -50,23 +44,12 @@ class ReportShown(msgspec.Struct, frozen=True):
 
 
 @click.command("verify")
-@click.option(
-    "--data-dir",
-    envvar="RAFTMQ_DATA_DIR",
-    show_envvar=True,
-    default="raftmq-data",
-    show_default=True,
-    help="Where the node keeps its log.",
-)
+@data_dir_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def verify(data_dir: str, as_json: bool) -> None:
     """Name every damaged record of a node that is stopped; changes nothing."""
-    try:
+    with directory_errors():
         found = verified(Path(data_dir))
-    except (StoreLocked, StoreUnusable, StoreTooNew) as error:
-        raise ConfigError(str(error)) from error
-    except StoreError as error:
-        raise click.ClickException(str(error)) from error
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
     else:
