@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 
 from broker.cli.directory import directory_errors
-from broker.cli.node_verify import as_text, verified
+from broker.cli.node_verify import as_text, shown, verified
 from broker.cli.settings import make_config, node_options
 from broker.config import Config
 from broker.errors import ConfigError
@@ -72,9 +72,9 @@ def repair_node(config: Config, say: Callable[[str], None]) -> int:
     from raftlog.lmdb_verify import verify_directory
 
     path = Path(config.data_dir)
-    damages = verify_directory(path).damages
-    say(as_text(verified(path)).splitlines()[0])
-    if not damages:
+    report = verify_directory(path)
+    say(as_text(shown(path, report)).splitlines()[0])
+    if not report.damages:
         return 0
     with open_repair(path) as opened:
         owner = opened.identity
@@ -85,7 +85,7 @@ def repair_node(config: Config, say: Callable[[str], None]) -> int:
             )
         cluster = bytes.fromhex(owner.cluster)
         with RepairLink(config, cluster=cluster, disk=opened.disk_id) as link:
-            heal(opened, link, [damage.place for damage in damages], say)
+            heal(opened, link, [damage.place for damage in report.damages], say)
     found = verified(path)
     say(as_text(found) if not found.damages else f"{as_text(found)}\n{REPLACE}")
     return 1 if found.damages else 0

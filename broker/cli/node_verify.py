@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from broker.cli.directory import data_dir_option, directory_errors
 from raftlog.store_errors import StoreCorrupt
+
+if TYPE_CHECKING:
+    from raftlog.lmdb_verify import Report
 
 WHAT_NOW = (
     "Entries, bodies and chunks can be healed from the other nodes: raftmq node repair. Do not "
@@ -67,6 +71,11 @@ def verified(path: Path) -> ReportShown:
     except StoreCorrupt as error:
         text = str(error)
         return ReportShown(str(path), None, None, [], 0, [DamageShown(text)], [text])
+    return shown(path, report)
+
+
+def shown(path: Path, report: Report) -> ReportShown:
+    """What a look at a directory has found, as JSON has it."""
     owner = report.identity
     return ReportShown(
         str(path),
