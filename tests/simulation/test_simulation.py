@@ -10,7 +10,6 @@ import pytest
 
 from broker.checkpointer import Checkpointer
 from broker.departure import Departure
-from broker.engine import Engine
 from broker.machines import machine
 from broker.machines.commands import Attach, Settle
 from broker.machines.effects import Confirm, Effect
@@ -18,13 +17,11 @@ from broker.machines.lane import Lane
 from broker.machines.machine import Machine
 from broker.machines.queue import Queue
 from broker.machines.sessions import Session, SessionState
-from broker.shard import Shard
 from broker.sweeper import Sweeper
 from raftlog import leader
 from raftlog.leader import Leader
-from raftlog.messages import encode_message
-from raftlog.ready import Role
-from raftlog.write import GroupWrite
+from tests.mutants.machines import nothing_remembered
+from tests.mutants.service import effects_of_earlier_leaders, promises_before_the_write
 from tests.simulation.scenario import Scenario, run
 from tests.simulation.violation import Violation
 
@@ -100,31 +97,20 @@ def test_a_leader_without_news_of_sessions_that_stays_is_caught(
 
 
 def test_without_deduplication_a_repeat_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Session, "remember", lambda self, seq, answer: None)
+    nothing_remembered(monkeypatch)
     _must_be_caught(range(20))
 
 
 def test_a_promise_before_the_write_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """Votes and acknowledgements leave before they are on disk, and the node crashes."""
-    begin = Engine.begin
-
-    def hasty(self: Engine, unix_ms: int) -> list[GroupWrite]:
-        writes = begin(self, unix_ms)
-        for shard, ready in self._readies:
-            for message in ready.messages_after:
-                self._post(shard.number, message.target, encode_message(message))
-            ready.messages_after.clear()
-        return writes
-
-    monkeypatch.setattr(Engine, "begin", hasty)
+    promises_before_the_write(monkeypatch)
     _must_be_caught(range(60))
 
 
 def test_effects_of_what_earlier_leaders_applied_are_caught(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    leads = property(lambda self: self.raft.role is Role.LEADER)
-    monkeypatch.setattr(Shard, "in_service", leads)
+    effects_of_earlier_leaders(monkeypatch)
     _must_be_caught(range(40))
 
 
